@@ -1,0 +1,127 @@
+//! TCP, UDP and ICMP headers.
+
+use super::{Bytes, bad_field};
+use crate::error::{Layer, ParseError};
+use crate::flow::query_request_type;
+use crate::headers::{FragmentInfo, IcmpInfo, Tcp, TcpFlags, Transport, protocol};
+
+/// Largest shift of the window-scale option (RFC 7323, section 2.3).
+const MAX_WINDOW_SCALE: u8 = 14;
+
+/// Reads the transport header at `offset`; `bytes` ends where the IP packet does.
+#[inline]
+pub(super) fn parse(
+    bytes: Bytes<'_>,
+    offset: usize,
+    proto: u8,
+    fragment: Option<FragmentInfo>,
+) -> Result<Transport, ParseError> {
+    if fragment.is_some_and(|f| f.offset > 0) {
+        return Ok(Transport::LaterFragment);
+    }
+    match proto {
+        protocol::TCP => tcp(bytes, offset),
+        protocol::UDP => udp(bytes, offset, fragment.is_some()),
+        protocol::ICMP | protocol::ICMPV6 => icmp(bytes, offset, proto),
+        _ => Ok(Transport::Other),
+    }
+}
+
+#[inline]
+fn tcp(bytes: Bytes<'_>, offset: usize) -> Result<Transport, ParseError> {
+    let h: &[u8; 20] = bytes.array(Layer::Tcp, offset)?;
+    let header_len = usize::from(h[12] >> 4) * 4;
+    if header_len < 20 || header_len > bytes.left(offset) {
+        return Err(bad_field(Layer::Tcp, offset, "data offset", header_len as u32));
+    }
+    let flags = TcpFlags(h[13]);
+    let window_scale = match flags.contains(TcpFlags::SYN) && header_len > 20 {
+        true => window_scale(bytes.slice(Layer::Tcp, offset + 20, header_len - 20)?),
+        false => None,
+    };
+    Ok(Transport::Tcp(Tcp {
+        src_port: u16::from_be_bytes([h[0], h[1]]),
+        dst_port: u16::from_be_bytes([h[2], h[3]]),
+        seq: u32::from_be_bytes([h[4], h[5], h[6], h[7]]),
+        ack: u32::from_be_bytes([h[8], h[9], h[10], h[11]]),
+        window: u16::from_be_bytes([h[14], h[15]]),
+        flags,
+        window_scale,
+        payload_len: (bytes.left(offset) - header_len) as u32,
+    }))
+}
+
+/// Reads the first eight bytes of a transport header: ports, or ICMP type, code and identifier.
+pub(super) fn parse_start(
+    bytes: Bytes<'_>,
+    offset: usize,
+    proto: u8,
+    fragment: Option<FragmentInfo>,
+) -> Result<Transport, ParseError> {
+    if fragment.is_some_and(|f| f.offset > 0) {
+        return Ok(Transport::LaterFragment);
+    }
+    let [s0, s1, d0, d1, q0, q1, q2, q3] = *bytes.array(Layer::Tcp, offset)?;
+    let (src_port, dst_port) = (u16::from_be_bytes([s0, s1]), u16::from_be_bytes([d0, d1]));
+    match proto {
+        protocol::TCP => Ok(Transport::Tcp(Tcp {
+            src_port,
+            dst_port,
+            seq: u32::from_be_bytes([q0, q1, q2, q3]),
+            ack: 0,
+            window: 0,
+            flags: TcpFlags::default(),
+            window_scale: None,
+            payload_len: 0,
+        })),
+        protocol::UDP => Ok(Transport::Udp { src_port, dst_port }),
+        protocol::ICMP | protocol::ICMPV6 => icmp(bytes, offset, proto),
+        _ => Ok(Transport::Other),
+    }
+}
+
+/// The shift of the window-scale option, if the options hold one. Options that make no sense are
+/// the receiver's affair: the search ends there.
+fn window_scale(mut options: &[u8]) -> Option<u8> {
+    const END: u8 = 0;
+    const NOP: u8 = 1;
+    const WINDOW_SCALE: u8 = 3;
+    loop {
+        match *options {
+            [NOP, ref rest @ ..] => options = rest,
+            [WINDOW_SCALE, 3, shift, ..] => return Some(shift.min(MAX_WINDOW_SCALE)),
+            [END, ..] | [_, 0 | 1, ..] | [] | [_] => return None,
+            [_, len, ..] => options = options.get(usize::from(len)..)?,
+        }
+    }
+}
+
+#[inline]
+fn udp(bytes: Bytes<'_>, offset: usize, is_fragment: bool) -> Result<Transport, ParseError> {
+    let h: &[u8; 8] = bytes.array(Layer::Udp, offset)?;
+    let len = u16::from_be_bytes([h[4], h[5]]);
+    // A first fragment's length is the whole datagram's; 0 is a jumbogram (RFC 2675, section 4)
+    // or a frame under segmentation offload.
+    let beyond = usize::from(len) > bytes.left(offset) && !is_fragment;
+    if len != 0 && (len < 8 || beyond) {
+        return Err(bad_field(Layer::Udp, offset, "length", len.into()));
+    }
+    Ok(Transport::Udp {
+        src_port: u16::from_be_bytes([h[0], h[1]]),
+        dst_port: u16::from_be_bytes([h[2], h[3]]),
+    })
+}
+
+#[inline]
+fn icmp(bytes: Bytes<'_>, offset: usize, proto: u8) -> Result<Transport, ParseError> {
+    // Type, code and checksum are all that every message has; queries have an identifier.
+    let [kind, code, _, _] = *bytes.array(Layer::Icmp, offset)?;
+    let identifier = match query_request_type(proto, kind) {
+        Some(_) => {
+            let [.., id0, id1] = *bytes.array::<6>(Layer::Icmp, offset)?;
+            Some(u16::from_be_bytes([id0, id1]))
+        }
+        None => None,
+    };
+    Ok(Transport::Icmp(IcmpInfo { kind, code, identifier }))
+}
