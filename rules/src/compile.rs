@@ -1,0 +1,161 @@
+//! A policy made ready for packets: names resolved, rules compiled, what is equal shared.
+//!
+//! [`CompiledPolicy::compile`] turns references to groups and prefix lists into addresses
+//! (SEMANTICS section 4) and builds a [`crate::matcher::Matcher`] for each direction of each set
+//! of groups and of each network ACL. Interfaces with the same groups share one, as subnets with
+//! the same ACL do. The result is immutable: a reload compiles another.
+//!
+//! It judges nothing: which stage asks what, and what an answer means, is the dataplane's. Nor
+//! does it find fault: a policy is validated before, and what does not resolve here matches
+//! nothing.
+
+mod interface;
+mod rules;
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+
+use self::interface::SubnetContext;
+pub use self::interface::{CompiledInterface, CompiledRoute, Service};
+use self::rules::Catalogue;
+pub use self::rules::{
+    AclMatch, AclRules, AclSet, GroupMatch, GroupRules, RuleId, RuleInfo, RuleKind, RuleSet,
+};
+use crate::matcher::prefixes::PrefixMap;
+use crate::model::{Compat, Policy};
+
+/// Which policy a match came from; the caller counts it up at each reload.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Generation(pub u32);
+
+/// A compiled policy.
+#[derive(Debug)]
+pub struct CompiledPolicy {
+    generation: Generation,
+    compat: Compat,
+    icmp_related: bool,
+    rules: Vec<RuleInfo>,
+    interfaces: Vec<CompiledInterface>,
+    by_id: HashMap<String, usize>,
+    /// Address to index into `owners`, whose first element is "nobody".
+    by_address: PrefixMap,
+    owners: Vec<Vec<usize>>,
+}
+
+impl CompiledPolicy {
+    /// Compiles a validated policy. What does not resolve (an unknown group, a stale reference, a
+    /// prefix list without entries) matches nothing; an interface whose subnet or ACL is unknown
+    /// gets an ACL without entries, which denies all.
+    #[must_use]
+    pub fn compile(policy: &Policy, generation: Generation) -> Self {
+        let (catalogue, rules) = Catalogue::new(policy);
+        let mut groups: HashMap<&[String], Arc<GroupRules>> = HashMap::new();
+        let mut acls: HashMap<Option<&str>, Arc<AclRules>> = HashMap::new();
+        let subnets: HashMap<&str, Arc<SubnetContext>> = policy
+            .subnets
+            .iter()
+            .rev()
+            .map(|subnet| (subnet.id.as_str(), Arc::new(SubnetContext::new(policy, subnet))))
+            .collect();
+        let nowhere = Arc::new(SubnetContext::default());
+
+        let mut interfaces = Vec::with_capacity(policy.interfaces.len());
+        for interface in &policy.interfaces {
+            let ids = interface.security_groups.as_slice();
+            let groups = groups.entry(ids).or_insert_with(|| Arc::new(catalogue.groups(ids)));
+            let subnet = subnets.get(interface.subnet.as_str());
+            // An unknown subnet's ACL is unknown too, and the one without entries stands in.
+            let acl = match subnet.map(|subnet| subnet.network_acl.as_deref()) {
+                Some(None) => None,
+                Some(named) => Some(named),
+                None => Some(None),
+            }
+            .map(|id| Arc::clone(acls.entry(id).or_insert_with(|| Arc::new(catalogue.acl(id)))));
+            let subnet = Arc::clone(subnet.unwrap_or(&nowhere));
+            let groups = Arc::clone(groups);
+            interfaces.push(CompiledInterface::new(policy.compat, interface, subnet, groups, acl));
+        }
+
+        let mut by_id = HashMap::with_capacity(interfaces.len());
+        let mut owners: HashMap<IpAddr, Vec<usize>> = HashMap::new();
+        for (index, interface) in interfaces.iter().enumerate() {
+            by_id.entry(interface.id.clone()).or_insert(index);
+            for &address in &interface.addresses {
+                let owners = owners.entry(address).or_default();
+                if owners.last() != Some(&index) {
+                    owners.push(index);
+                }
+            }
+        }
+        let mut lists = vec![Vec::new()];
+        let mut prefixes = Vec::with_capacity(owners.len());
+        for (address, owners) in owners {
+            prefixes.push((IpNet::from(address), lists.len() as u32));
+            lists.push(owners);
+        }
+        CompiledPolicy {
+            generation,
+            compat: policy.compat,
+            icmp_related: policy.icmp_related,
+            rules,
+            interfaces,
+            by_id,
+            by_address: PrefixMap::from_prefixes(&prefixes, 0),
+            owners: lists,
+        }
+    }
+
+    /// The generation it was compiled as.
+    #[must_use]
+    pub const fn generation(&self) -> Generation {
+        self.generation
+    }
+
+    /// Which edition of the semantics holds.
+    #[must_use]
+    pub const fn compat(&self) -> Compat {
+        self.compat
+    }
+
+    /// Whether ICMP errors are admitted by the packet they quote (SEMANTICS 10.2).
+    #[must_use]
+    pub const fn icmp_related(&self) -> bool {
+        self.icmp_related
+    }
+
+    /// All interfaces, in the policy's order; their indices are what the look-ups yield.
+    #[must_use]
+    pub fn interfaces(&self) -> &[CompiledInterface] {
+        &self.interfaces
+    }
+
+    /// The index of the interface with this id.
+    #[must_use]
+    pub fn interface_by_id(&self, id: &str) -> Option<usize> {
+        self.by_id.get(id).copied()
+    }
+
+    /// The indices, ascending, of the interfaces that have the private address `addr`. More than
+    /// one only where VPCs use the same addresses.
+    #[inline]
+    #[must_use]
+    pub fn interfaces_of(&self, addr: &IpAddr) -> &[usize] {
+        self.owners.get(self.by_address.get(addr) as usize).map_or(&[], Vec::as_slice)
+    }
+
+    /// What a rule is. Ids come from this policy's matches; one of another generation may be
+    /// unknown here, or another rule's.
+    #[must_use]
+    pub fn rule(&self, id: RuleId) -> Option<&RuleInfo> {
+        self.rules.get(id.0 as usize)
+    }
+
+    /// All rules, in the order of their ids.
+    #[must_use]
+    pub fn rules(&self) -> &[RuleInfo] {
+        &self.rules
+    }
+}

@@ -1,0 +1,56 @@
+//! How much of everything a policy may hold (SEMANTICS 1.5).
+
+use crate::model::Compat;
+
+/// The limits in force. Every one can be overridden in the policy (`[limits]`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Security groups of one VPC (100; current: 2500, per Region).
+    pub groups_per_vpc: u32,
+    /// Security groups on one interface (5; AWS raises it to 16 on request).
+    pub groups_per_interface: u32,
+    /// Weight of a group's rules in one direction (50; current: 60 per family).
+    pub rules_per_group: u32,
+    /// `rules_per_group` x `groups_per_interface` may not exceed this (250; current: 1000).
+    pub rules_per_interface: u32,
+    /// Entries of a network ACL in one direction (20, the final deny not counted; current: 20 per
+    /// family, the final deny counted).
+    pub entries_per_acl: u32,
+    /// Network ACLs of one VPC (200).
+    pub acls_per_vpc: u32,
+    /// Entries of a prefix list (1000).
+    pub entries_per_prefix_list: u32,
+}
+
+impl Limits {
+    /// The limits of an edition of the semantics.
+    #[must_use]
+    pub const fn of(compat: Compat) -> Self {
+        match compat {
+            Compat::Ec2_2017 => Limits {
+                groups_per_vpc: 100,
+                groups_per_interface: 5,
+                rules_per_group: 50,
+                rules_per_interface: 250,
+                entries_per_acl: 20,
+                acls_per_vpc: 200,
+                entries_per_prefix_list: 1000,
+            },
+            Compat::Current => Limits {
+                groups_per_vpc: 2500,
+                groups_per_interface: 5,
+                rules_per_group: 60,
+                rules_per_interface: 1000,
+                entries_per_acl: 20,
+                acls_per_vpc: 200,
+                entries_per_prefix_list: 1000,
+            },
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits::of(Compat::default())
+    }
+}

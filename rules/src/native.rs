@@ -1,0 +1,664 @@
+//! The native policy file: TOML, as `docs/policy.md` describes it.
+//!
+//! Reading is by hand over the parsed document, not by derive, so that every fault of a file is
+//! found in one go, each with its line, field, value and mend. Several files make one policy:
+//! [`Files`] collects them, and [`Files::finish`] fills in what only the whole can tell.
+
+mod fields;
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use self::fields::{Fields, parse};
+use crate::diagnostic::{Diagnostic, Origin};
+use crate::limits::Limits;
+use crate::model::{
+    AclAction, Compat, Direction, GroupRef, Interface, L4Match, NetworkAcl, NetworkAclEntry, Peer,
+    Peering, Policy, PrefixList, Route, RouteTarget, SecurityGroup, SecurityGroupRule, Subnet,
+    Timeouts, Vpc,
+};
+use crate::text;
+
+const TOP: &[&str] = &[
+    "version",
+    "compat",
+    "icmp_related",
+    "limits",
+    "vpc",
+    "subnet",
+    "prefix_list",
+    "security_group",
+    "network_acl",
+    "interface",
+    "peering",
+];
+
+/// Collects native files.
+#[derive(Debug, Default)]
+pub struct Files {
+    policy: Policy,
+    compat: Option<(Compat, Origin)>,
+    icmp_related: Option<(bool, Origin)>,
+    limits: Vec<(&'static str, u32, Origin)>,
+    /// Groups whose egress (ingress, for a default group) was left out, by index.
+    default_rules: Vec<(usize, Direction)>,
+    /// Interfaces whose groups were left out, by index.
+    default_groups: Vec<usize>,
+}
+
+impl Files {
+    /// Reads one file. What is wrong goes to `out`; what could be read is kept, so that later
+    /// checks find more faults, but a policy with an error is never used.
+    pub fn add(&mut self, name: &str, text: &str, out: &mut Vec<Diagnostic>) {
+        let Some((table, source)) = parse(name, text, out) else { return };
+        let top = Fields::new(table.get_ref(), Origin::new(&source, ""), TOP, out);
+        if top.has("version") {
+            top.integer::<u8>("version", (1, 1), out);
+        } else {
+            out.push(Diagnostic::error(
+                "MissingParameter",
+                &top.at,
+                "\"version\" is missing",
+                "begin the file with version = 1",
+            ));
+        }
+        self.settings(&top, out);
+        for fields in top.tables("vpc", &["id", "cidrs"], out) {
+            let vpc = Vpc {
+                id: fields.required("id", out),
+                cidrs: cidrs(&fields, "cidrs", out),
+                origin: fields.at,
+            };
+            self.policy.vpcs.push(vpc);
+        }
+        for fields in top.tables("subnet", &["id", "vpc", "cidrs", "network_acl", "routes"], out) {
+            let subnet = subnet(fields, out);
+            self.policy.subnets.push(subnet);
+        }
+        for fields in top.tables("prefix_list", &["id", "name", "max_entries", "entries"], out) {
+            let list = PrefixList {
+                id: fields.required("id", out),
+                name: fields.string("name", out),
+                max_entries: fields.integer("max_entries", (1, 1000), out),
+                entries: Some(cidrs(&fields, "entries", out)),
+                origin: fields.at,
+            };
+            self.policy.prefix_lists.push(list);
+        }
+        const GROUP: &[&str] =
+            &["id", "name", "description", "vpc", "default", "ingress", "egress"];
+        for fields in top.tables("security_group", GROUP, out) {
+            self.group(fields, out);
+        }
+        for fields in top.tables("network_acl", &["id", "vpc", "ingress", "egress"], out) {
+            let acl = NetworkAcl {
+                id: fields.required("id", out),
+                vpc: fields.string("vpc", out),
+                is_default: false,
+                ingress: entries(&fields, "ingress", out),
+                egress: entries(&fields, "egress", out),
+                origin: fields.at,
+            };
+            self.policy.network_acls.push(acl);
+        }
+        const INTERFACE: &[&str] = &[
+            "id",
+            "subnet",
+            "addresses",
+            "public",
+            "security_groups",
+            "source_dest_check",
+            "mtu",
+            "mac",
+            "timeouts",
+        ];
+        for fields in top.tables("interface", INTERFACE, out) {
+            if !fields.has("security_groups") {
+                self.default_groups.push(self.policy.interfaces.len());
+            }
+            let interface = interface(fields, out);
+            self.policy.interfaces.push(interface);
+        }
+        for fields in top.tables("peering", &["id", "vpcs", "active", "inter_region"], out) {
+            if let Some(peering) = peering(fields, out) {
+                self.policy.peerings.push(peering);
+            }
+        }
+    }
+
+    /// Settings of the whole policy, which several files may give if they agree.
+    fn settings(&mut self, top: &Fields<'_, '_>, out: &mut Vec<Diagnostic>) {
+        if let Some(word) = top.string("compat", out) {
+            match [Compat::Ec2_2017, Compat::Current].into_iter().find(|c| c.as_str() == word) {
+                Some(compat) => agree(&mut self.compat, compat, top.at.field("compat"), out),
+                None => out.push(Diagnostic::error(
+                    "InvalidParameterValue",
+                    &top.at.field("compat"),
+                    format!("{word:?} is no edition of the semantics"),
+                    "write \"ec2-2017\" or \"current\"",
+                )),
+            }
+        }
+        if let Some(related) = top.boolean("icmp_related", out) {
+            agree(&mut self.icmp_related, related, top.at.field("icmp_related"), out);
+        }
+        let known: Vec<_> = LIMITS.iter().map(|(key, _)| *key).collect();
+        let Some(limits) = top.table("limits", &known, out) else { return };
+        for &(key, _) in LIMITS {
+            let Some(value) = limits.integer(key, (0, i64::from(u32::MAX)), out) else { continue };
+            let at = limits.at.field(key);
+            let mut before = self
+                .limits
+                .iter()
+                .find(|(known, ..)| *known == key)
+                .map(|(_, value, at)| (*value, at.clone()));
+            if before.is_none() {
+                self.limits.push((key, value, at.clone()));
+            }
+            agree(&mut before, value, at, out);
+        }
+    }
+
+    fn group(&mut self, fields: Fields<'_, '_>, out: &mut Vec<Diagnostic>) {
+        let id = fields.required("id", out);
+        let is_default = fields.boolean("default", out).unwrap_or(false);
+        let index = self.policy.security_groups.len();
+        if !fields.has("egress") {
+            self.default_rules.push((index, Direction::Egress));
+        }
+        if is_default && !fields.has("ingress") {
+            self.default_rules.push((index, Direction::Ingress));
+        }
+        let name = fields.string("name", out).map(|name| name.trim_end().to_owned());
+        let group = SecurityGroup {
+            name: name.unwrap_or_else(|| if is_default { "default".into() } else { id.clone() }),
+            description: fields.string("description", out).unwrap_or_default(),
+            vpc: fields.string("vpc", out),
+            owner: None,
+            is_default,
+            ingress: group_rules(&fields, "ingress", out),
+            egress: group_rules(&fields, "egress", out),
+            id,
+            origin: fields.at,
+        };
+        self.policy.security_groups.push(group);
+    }
+
+    /// Adds what was read to `policy`, and fills in what was left out: a group's VPC where there
+    /// is only one, default rules (SEMANTICS 5.1, 5.2), an interface's default group.
+    pub fn finish(self, policy: &mut Policy, out: &mut Vec<Diagnostic>) {
+        let Files { policy: mut mine, compat, icmp_related, limits, .. } = self;
+        policy.compat = compat.map_or(policy.compat, |(compat, _)| compat);
+        policy.icmp_related = icmp_related.map_or(policy.icmp_related, |(related, _)| related);
+        policy.limits = Limits::of(policy.compat);
+        for (key, value, _) in limits {
+            if let Some((_, field)) = LIMITS.iter().find(|(known, _)| *known == key) {
+                *field(&mut policy.limits) = value;
+            }
+        }
+        policy.vpcs.append(&mut mine.vpcs);
+        policy.subnets.append(&mut mine.subnets);
+        policy.prefix_lists.append(&mut mine.prefix_lists);
+        policy.network_acls.append(&mut mine.network_acls);
+        let first_peering = policy.peerings.len();
+        policy.peerings.append(&mut mine.peerings);
+        for peering in &mut policy.peerings[first_peering..] {
+            let ends = policy.vpcs.iter().filter(|vpc| peering.vpcs.contains(&vpc.id));
+            peering.cidrs =
+                ends.flat_map(|vpc| vpc.cidrs.iter().map(|&cidr| (vpc.id.clone(), cidr))).collect();
+        }
+
+        for group in &mut mine.security_groups {
+            if group.vpc.is_none() {
+                match &policy.vpcs[..] {
+                    [] => {}
+                    [only] => group.vpc = Some(only.id.clone()),
+                    several => out.push(Diagnostic::error(
+                        "MissingParameter",
+                        &group.origin,
+                        format!("\"vpc\" is missing, and the policy has {} VPCs", several.len()),
+                        format!("add vpc = {:?}, or another of them", several[0].id),
+                    )),
+                }
+            }
+        }
+        for (index, direction) in self.default_rules {
+            let Some(group) = mine.security_groups.get_mut(index) else { continue };
+            let has_ipv6 = policy
+                .vpcs
+                .iter()
+                .filter(|vpc| group.vpc.as_ref() == Some(&vpc.id))
+                .any(|vpc| vpc.cidrs.iter().any(|cidr| matches!(cidr, IpNet::V6(_))));
+            let rules = default_rules(group, direction, has_ipv6);
+            match direction {
+                Direction::Ingress => group.ingress = rules,
+                Direction::Egress => group.egress = rules,
+            }
+        }
+        policy.security_groups.append(&mut mine.security_groups);
+
+        for index in self.default_groups {
+            let Some(interface) = mine.interfaces.get_mut(index) else { continue };
+            let vpc = policy.subnets.iter().find(|s| s.id == interface.subnet).map(|s| &s.vpc);
+            let default =
+                policy.security_groups.iter().find(|g| g.is_default && g.vpc.as_ref() == vpc);
+            match default {
+                Some(group) => interface.security_groups.push(group.id.clone()),
+                None => out.push(Diagnostic::error(
+                    "MissingParameter",
+                    &interface.origin,
+                    "\"security_groups\" is missing, and its VPC has no default group here",
+                    "name its groups, or add a [[security_group]] with default = true",
+                )),
+            }
+        }
+        policy.interfaces.append(&mut mine.interfaces);
+    }
+}
+
+/// A limit's field.
+type LimitField = fn(&mut Limits) -> &mut u32;
+
+/// The keys of `[limits]`.
+const LIMITS: &[(&str, LimitField)] = &[
+    ("groups_per_vpc", |l| &mut l.groups_per_vpc),
+    ("groups_per_interface", |l| &mut l.groups_per_interface),
+    ("rules_per_group", |l| &mut l.rules_per_group),
+    ("rules_per_interface", |l| &mut l.rules_per_interface),
+    ("entries_per_acl", |l| &mut l.entries_per_acl),
+    ("acls_per_vpc", |l| &mut l.acls_per_vpc),
+    ("entries_per_prefix_list", |l| &mut l.entries_per_prefix_list),
+];
+
+/// Keeps the first value of a setting; another file may repeat it but not contradict it.
+fn agree<T: PartialEq + std::fmt::Debug>(
+    setting: &mut Option<(T, Origin)>,
+    value: T,
+    at: Origin,
+    out: &mut Vec<Diagnostic>,
+) {
+    match setting {
+        None => *setting = Some((value, at)),
+        Some((first, _)) if *first == value => {}
+        Some((_, first_at)) => out.push(Diagnostic::error(
+            "conflict",
+            &at,
+            format!("contradicts {first_at}"),
+            "give it in one of the files only",
+        )),
+    }
+}
+
+/// What AWS gives a group whose rules nobody has set.
+fn default_rules(
+    group: &SecurityGroup,
+    direction: Direction,
+    has_ipv6: bool,
+) -> Vec<SecurityGroupRule> {
+    let peers = match direction {
+        Direction::Ingress => vec![Peer::Group(GroupRef::local(&group.id))],
+        Direction::Egress => {
+            let families = if has_ipv6 { &["0.0.0.0/0", "::/0"][..] } else { &["0.0.0.0/0"] };
+            families.iter().filter_map(|f| f.parse().ok()).map(Peer::Cidr).collect()
+        }
+    };
+    let rule = |(peer, n): (Peer, usize)| SecurityGroupRule {
+        id: format!("{direction}-{n}"),
+        matches: L4Match::All,
+        peer,
+        description: None,
+        origin: group.origin.clone(),
+    };
+    peers.into_iter().zip(1..).map(rule).collect()
+}
+
+fn group_rules(
+    fields: &Fields<'_, '_>,
+    direction: &str,
+    out: &mut Vec<Diagnostic>,
+) -> Vec<SecurityGroupRule> {
+    const RULE: &[&str] = &[
+        "protocol",
+        "ports",
+        "type",
+        "code",
+        "cidr",
+        "group",
+        "prefix_list",
+        "peering",
+        "description",
+    ];
+    let mut rules = Vec::new();
+    for (n, rule) in (1..).zip(fields.tables(direction, RULE, out)) {
+        let matches = l4_match(&rule, out);
+        let peer = peer(&rule, out);
+        let description = rule.string("description", out);
+        if let (Some(matches), Some(peer)) = (matches, peer) {
+            let id = format!("{direction}-{n}");
+            rules.push(SecurityGroupRule { id, matches, peer, description, origin: rule.at });
+        }
+    }
+    rules
+}
+
+/// Exactly one of `cidr`, `group` and `prefix_list`.
+fn peer(rule: &Fields<'_, '_>, out: &mut Vec<Diagnostic>) -> Option<Peer> {
+    const PEERS: [&str; 3] = ["cidr", "group", "prefix_list"];
+    let given: Vec<_> = PEERS.into_iter().filter(|key| rule.has(key)).collect();
+    let peering = rule.string("peering", out);
+    let [key] = given[..] else {
+        let (code, message) = match given.is_empty() {
+            true => ("MissingParameter", "the rule names no peer".to_owned()),
+            false => (
+                "InvalidParameterCombination",
+                format!("{} exclude each other", given.join(" and ")),
+            ),
+        };
+        let mend = "give exactly one of cidr, group and prefix_list; one rule has one peer";
+        out.push(Diagnostic::error(code, &rule.at, message, mend));
+        return None;
+    };
+    if peering.is_some() && key != "group" {
+        out.push(Diagnostic::error(
+            "InvalidParameterCombination",
+            &rule.at.field("peering"),
+            "\"peering\" belongs to a group of another VPC",
+            "remove it, or name the group",
+        ));
+    }
+    match key {
+        "cidr" => cidr(&rule.at.field(key), &rule.string(key, out)?, out).map(Peer::Cidr),
+        "group" => {
+            Some(Peer::Group(GroupRef { peering, ..GroupRef::local(rule.string(key, out)?) }))
+        }
+        _ => Some(Peer::PrefixList(rule.string(key, out)?)),
+    }
+}
+
+/// `protocol`, with `ports` or `type` and `code` where the protocol has them.
+fn l4_match(rule: &Fields<'_, '_>, out: &mut Vec<Diagnostic>) -> Option<L4Match> {
+    if !rule.has("protocol") {
+        out.push(Diagnostic::error(
+            "MissingParameter",
+            &rule.at,
+            "\"protocol\" is missing",
+            "add protocol = \"tcp\", \"udp\", \"icmp\", \"icmpv6\", \"all\" or a number",
+        ));
+        return None;
+    }
+    let protocol = rule.word("protocol", out)?;
+    let ports = rule.word("ports", out);
+    let kind = rule.integer("type", (-1, 255), out);
+    let code = rule.integer("code", (-1, 255), out);
+    let invalid = |field: &str, message: String, mend: &str| {
+        Diagnostic::error("InvalidParameterValue", &rule.at.field(field), message, mend)
+    };
+    let matches = match text::l4(&protocol, ports.as_deref(), kind, code) {
+        Ok(matches) => matches,
+        Err(message) => {
+            let (field, mend) = match text::protocol_number(&protocol) {
+                Err(_) => ("protocol", "name or number the protocol"),
+                Ok(Some(1 | 58)) => ("code", "give a type, or leave the code out"),
+                Ok(_) => ("ports", "write one port, a range such as \"7000-8000\", or \"all\""),
+            };
+            out.push(invalid(field, message, mend));
+            return None;
+        }
+    };
+    // AWS ignores these (SEMANTICS 2.4); whoever wrote them expected a filter.
+    let ignored = match matches {
+        L4Match::Tcp(_) | L4Match::Udp(_) => ["type", "code"].as_slice(),
+        L4Match::Icmp(_) | L4Match::Icmpv6(_) => &["ports"],
+        L4Match::All | L4Match::Other(_) => &["ports", "type", "code"],
+    };
+    for key in ignored.iter().filter(|key| rule.has(key)) {
+        out.push(Diagnostic::warning(
+            "ignored-field",
+            &rule.at.field(key),
+            format!("{key:?} has no meaning for protocol {protocol} and is ignored, as AWS does"),
+            "remove it",
+        ));
+    }
+    Some(matches)
+}
+
+fn entries(
+    fields: &Fields<'_, '_>,
+    direction: &str,
+    out: &mut Vec<Diagnostic>,
+) -> Vec<NetworkAclEntry> {
+    const ENTRY: &[&str] = &["rule", "action", "protocol", "ports", "type", "code", "cidr"];
+    let mut entries = Vec::new();
+    for entry in fields.tables(direction, ENTRY, out) {
+        for key in ["rule", "action", "cidr"].into_iter().filter(|key| !entry.has(key)) {
+            out.push(Diagnostic::error(
+                "MissingParameter",
+                &entry.at,
+                format!("{key:?} is missing"),
+                format!("add {key} = …"),
+            ));
+        }
+        let rule_number = entry.integer("rule", (1, 32766), out);
+        let action = entry.string("action", out).and_then(|word| match &*word {
+            "allow" => Some(AclAction::Allow),
+            "deny" => Some(AclAction::Deny),
+            _ => {
+                out.push(Diagnostic::error(
+                    "InvalidParameterValue",
+                    &entry.at.field("action"),
+                    format!("{word:?} is no action"),
+                    "write \"allow\" or \"deny\"",
+                ));
+                None
+            }
+        });
+        let matches = l4_match(&entry, out);
+        let range =
+            entry.string("cidr", out).and_then(|text| cidr(&entry.at.field("cidr"), &text, out));
+        if let (Some(rule_number), Some(action), Some(matches), Some(cidr)) =
+            (rule_number, action, matches, range)
+        {
+            entries.push(NetworkAclEntry { rule_number, action, matches, cidr, origin: entry.at });
+        }
+    }
+    entries
+}
+
+fn subnet(fields: Fields<'_, '_>, out: &mut Vec<Diagnostic>) -> Subnet {
+    let mut routes = Vec::new();
+    for route in fields.tables("routes", &["destination", "target", "mtu"], out) {
+        let destination = route.required("destination", out);
+        let destination = cidr(&route.at.field("destination"), &destination, out);
+        let word = route.required("target", out);
+        let target = TARGETS.iter().find(|(name, _)| *name == word).map(|(_, target)| *target);
+        if target.is_none() {
+            let names: Vec<_> = TARGETS.iter().map(|(name, _)| *name).collect();
+            out.push(Diagnostic::error(
+                "InvalidParameterValue",
+                &route.at.field("target"),
+                format!("{word:?} is no target of a route"),
+                format!("write one of {}", names.join(", ")),
+            ));
+        }
+        let mtu = route.integer("mtu", (576, 9001), out);
+        if let (Some(destination), Some(target)) = (destination, target) {
+            routes.push(Route { destination, target, mtu, origin: route.at });
+        }
+    }
+    Subnet {
+        id: fields.required("id", out),
+        vpc: fields.required("vpc", out),
+        cidrs: cidrs(&fields, "cidrs", out),
+        network_acl: fields.string("network_acl", out),
+        routes,
+        origin: fields.at,
+    }
+}
+
+/// The names of [`RouteTarget`] in policy files.
+const TARGETS: &[(&str, RouteTarget)] = &[
+    ("local", RouteTarget::Local),
+    ("internet-gateway", RouteTarget::InternetGateway),
+    ("egress-only-internet-gateway", RouteTarget::EgressOnlyInternetGateway),
+    ("nat-gateway", RouteTarget::NatGateway),
+    ("transit-gateway", RouteTarget::TransitGateway),
+    ("vpn-gateway", RouteTarget::VpnGateway),
+    ("peering", RouteTarget::Peering),
+    ("inter-region-peering", RouteTarget::InterRegionPeering),
+    ("gateway-endpoint", RouteTarget::GatewayEndpoint),
+    ("inspection-endpoint", RouteTarget::InspectionEndpoint),
+    ("appliance", RouteTarget::Appliance),
+    ("other-gateway", RouteTarget::OtherGateway),
+    ("blackhole", RouteTarget::Blackhole),
+];
+
+fn interface(fields: Fields<'_, '_>, out: &mut Vec<Diagnostic>) -> Interface {
+    if !fields.has("addresses") {
+        out.push(Diagnostic::error(
+            "MissingParameter",
+            &fields.at,
+            "\"addresses\" is missing",
+            "add addresses = [\"10.0.1.10\"], the primary one first",
+        ));
+    }
+    let mut addresses = Vec::new();
+    for (at, text) in fields.strings("addresses", out) {
+        addresses.extend(address(&at, &text, out));
+    }
+    let mut public = Vec::new();
+    for pair in fields.tables("public", &["private", "public"], out) {
+        let mut end = |key| {
+            let text = pair.required(key, out);
+            address(&pair.at.field(key), &text, out)
+        };
+        if let (Some(private), Some(address)) = (end("private"), end("public")) {
+            public.push((private, address));
+        }
+    }
+    let mac = fields.string("mac", out).and_then(|text| {
+        let mac = parse_mac(&text);
+        if mac.is_none() {
+            out.push(Diagnostic::error(
+                "InvalidParameterValue",
+                &fields.at.field("mac"),
+                format!("{text:?} is no MAC address"),
+                "write six bytes in hexadecimal, as in \"02:00:00:00:00:01\"",
+            ));
+        }
+        mac
+    });
+    Interface {
+        id: fields.required("id", out),
+        subnet: fields.required("subnet", out),
+        addresses,
+        public,
+        security_groups: fields
+            .strings("security_groups", out)
+            .into_iter()
+            .map(|(_, id)| id)
+            .collect(),
+        source_dest_check: fields.boolean("source_dest_check", out).unwrap_or(true),
+        mtu: fields.integer("mtu", (576, 9001), out),
+        timeouts: timeouts(&fields, out),
+        mac,
+        origin: fields.at,
+    }
+}
+
+fn timeouts(fields: &Fields<'_, '_>, out: &mut Vec<Diagnostic>) -> Timeouts {
+    type Field = fn(&mut Timeouts) -> &mut Option<u32>;
+    /// Seconds, with the ranges that AWS allows where it has the setting (SEMANTICS 7.10).
+    const TIMEOUTS: &[(&str, (i64, i64), Field)] = &[
+        ("tcp_syn_sent", (1, 432_000), |t| &mut t.tcp_syn_sent),
+        ("tcp_syn_recv", (1, 432_000), |t| &mut t.tcp_syn_recv),
+        ("tcp_established", (60, 432_000), |t| &mut t.tcp_established),
+        ("tcp_fin_wait", (1, 432_000), |t| &mut t.tcp_fin_wait),
+        ("tcp_close_wait", (1, 432_000), |t| &mut t.tcp_close_wait),
+        ("tcp_last_ack", (1, 432_000), |t| &mut t.tcp_last_ack),
+        ("tcp_time_wait", (1, 432_000), |t| &mut t.tcp_time_wait),
+        ("tcp_close", (1, 432_000), |t| &mut t.tcp_close),
+        ("udp", (30, 60), |t| &mut t.udp),
+        ("udp_stream", (60, 180), |t| &mut t.udp_stream),
+        ("icmp", (1, 432_000), |t| &mut t.icmp),
+        ("other", (1, 432_000), |t| &mut t.other),
+    ];
+    let known: Vec<_> = TIMEOUTS.iter().map(|(key, ..)| *key).collect();
+    let mut timeouts = Timeouts::default();
+    if let Some(table) = fields.table("timeouts", &known, out) {
+        for (key, range, field) in TIMEOUTS {
+            *field(&mut timeouts) = table.integer(key, *range, out);
+        }
+    }
+    timeouts
+}
+
+fn peering(fields: Fields<'_, '_>, out: &mut Vec<Diagnostic>) -> Option<Peering> {
+    let id = fields.required("id", out);
+    let vpcs: Vec<_> = fields.strings("vpcs", out).into_iter().map(|(_, id)| id).collect();
+    let active = fields.boolean("active", out).unwrap_or(true);
+    let inter_region = fields.boolean("inter_region", out).unwrap_or(false);
+    let Ok(vpcs) = <[String; 2]>::try_from(vpcs) else {
+        out.push(Diagnostic::error(
+            "InvalidParameterValue",
+            &fields.at.field("vpcs"),
+            "a peering connects two VPCs",
+            "write vpcs = [\"vpc-…\", \"vpc-…\"]",
+        ));
+        return None;
+    };
+    Some(Peering { id, vpcs, cidrs: Vec::new(), active, inter_region, origin: fields.at })
+}
+
+/// An array of ranges; those with host bits are stored canonical, with a warning.
+fn cidrs(fields: &Fields<'_, '_>, key: &str, out: &mut Vec<Diagnostic>) -> Vec<IpNet> {
+    let mut ranges = Vec::new();
+    for (at, text) in fields.strings(key, out) {
+        ranges.extend(cidr(&at, &text, out));
+    }
+    ranges
+}
+
+/// A range; one with host bits is stored canonical, as AWS does, with a warning (SEMANTICS 2.8).
+fn cidr(at: &Origin, text: &str, out: &mut Vec<Diagnostic>) -> Option<IpNet> {
+    match text::cidr(text) {
+        Ok((range, false)) => Some(range),
+        Ok((range, true)) => {
+            out.push(Diagnostic::warning(
+                "host-bits",
+                at,
+                format!("{text:?} has host bits set and is stored as \"{range}\""),
+                format!("write \"{range}\""),
+            ));
+            Some(range)
+        }
+        Err(message) => {
+            let mend = "write a range such as \"10.0.0.0/8\" or \"2001:db8::/32\"";
+            out.push(Diagnostic::error("InvalidParameterValue", at, message, mend));
+            None
+        }
+    }
+}
+
+fn address(at: &Origin, text: &str, out: &mut Vec<Diagnostic>) -> Option<IpAddr> {
+    let address = text.parse().ok();
+    if address.is_none() {
+        out.push(Diagnostic::error(
+            "InvalidParameterValue",
+            at,
+            format!("{text:?} is no IP address"),
+            "write an address such as \"10.0.1.10\" or \"2001:db8::10\"",
+        ));
+    }
+    address
+}
+
+/// `02:00:5e:10:00:01`.
+fn parse_mac(text: &str) -> Option<[u8; 6]> {
+    let mut mac = [0; 6];
+    let mut parts = text.split(':');
+    for byte in &mut mac {
+        *byte = u8::from_str_radix(parts.next().filter(|part| part.len() == 2)?, 16).ok()?;
+    }
+    parts.next().is_none().then_some(mac)
+}

@@ -1,0 +1,160 @@
+//! What a policy must satisfy beyond its form: references, limits, ranges (SEMANTICS 1, 16).
+//!
+//! All findings are reported, each at its own place. What a native file says wrong is an error;
+//! what AWS's own answer says, AWS has accepted, so there it is a warning, and what a dump refers
+//! to without describing it is named once.
+
+mod groups;
+mod network;
+
+use std::collections::{HashMap, HashSet};
+
+use crate::diagnostic::{Diagnostic, Origin, Severity, SourceKind};
+use crate::model::{NetworkAcl, Peering, Policy, PrefixList, SecurityGroup, Subnet, Vpc};
+
+/// Checks the whole of `policy`.
+pub(crate) fn validate(policy: &Policy, out: &mut Vec<Diagnostic>) {
+    let mut report = Report { out, missing: HashSet::new() };
+    let index = Index::new(policy, &mut report);
+    let limits = policy.limits;
+    if limits.rules_per_group.saturating_mul(limits.groups_per_interface)
+        > limits.rules_per_interface
+    {
+        report.out.push(Diagnostic {
+            severity: Severity::Error,
+            code: "InvalidParameterValue",
+            origin: None,
+            message: format!(
+                "limits: {} rules a group x {} groups an interface exceed {}",
+                limits.rules_per_group, limits.groups_per_interface, limits.rules_per_interface
+            ),
+            mend: "lower one of them, or raise rules_per_interface in [limits]".into(),
+        });
+    }
+    network::check(policy, &index, &mut report);
+    groups::check(policy, &index, &mut report);
+}
+
+/// Where findings go.
+struct Report<'a> {
+    out: &'a mut Vec<Diagnostic>,
+    /// What a dump lacks and was named already.
+    missing: HashSet<(&'static str, String)>,
+}
+
+impl Report<'_> {
+    /// An error in a native file, a warning in AWS's answer.
+    fn fault(
+        &mut self,
+        code: &'static str,
+        at: &Origin,
+        message: impl Into<String>,
+        mend: impl Into<String>,
+    ) {
+        self.out.push(match at.source.kind {
+            SourceKind::Native => Diagnostic::error(code, at, message, mend),
+            SourceKind::Aws => Diagnostic::warning(code, at, message, mend),
+        });
+    }
+
+    /// A warning wherever it is.
+    fn warn(
+        &mut self,
+        code: &'static str,
+        at: &Origin,
+        message: impl Into<String>,
+        mend: impl Into<String>,
+    ) {
+        self.out.push(Diagnostic::warning(code, at, message, mend));
+    }
+
+    /// A reference that leads nowhere. `what` is "security group" or the like, `effect` what
+    /// follows from its absence.
+    fn missing(
+        &mut self,
+        code: &'static str,
+        at: &Origin,
+        (what, id): (&'static str, &str),
+        effect: &str,
+    ) {
+        match at.source.kind {
+            SourceKind::Native => self.out.push(Diagnostic::error(
+                code,
+                at,
+                format!("there is no {what} {id:?}"),
+                "correct the id, or add the file that describes it",
+            )),
+            SourceKind::Aws => {
+                if self.missing.insert((what, id.to_owned())) {
+                    self.out.push(Diagnostic::warning(
+                        code,
+                        at,
+                        format!("the {what} {id:?} is outside the dump: {effect}"),
+                        "add the answer of `aws ec2 describe-…` that describes it",
+                    ));
+                }
+            }
+        }
+    }
+}
+
+/// The objects of a policy by id; of several with one id, the first.
+struct Index<'a> {
+    vpcs: HashMap<&'a str, &'a Vpc>,
+    subnets: HashMap<&'a str, &'a Subnet>,
+    groups: HashMap<&'a str, &'a SecurityGroup>,
+    acls: HashMap<&'a str, &'a NetworkAcl>,
+    prefix_lists: HashMap<&'a str, &'a PrefixList>,
+    peerings: HashMap<&'a str, &'a Peering>,
+}
+
+impl<'a> Index<'a> {
+    fn new(policy: &'a Policy, report: &mut Report<'_>) -> Self {
+        by_id("interface", &policy.interfaces, |i| (&i.id, &i.origin), report);
+        Index {
+            vpcs: by_id("VPC", &policy.vpcs, |v| (&v.id, &v.origin), report),
+            subnets: by_id("subnet", &policy.subnets, |s| (&s.id, &s.origin), report),
+            groups: by_id(
+                "security group",
+                &policy.security_groups,
+                |g| (&g.id, &g.origin),
+                report,
+            ),
+            acls: by_id("network ACL", &policy.network_acls, |a| (&a.id, &a.origin), report),
+            prefix_lists: by_id(
+                "prefix list",
+                &policy.prefix_lists,
+                |l| (&l.id, &l.origin),
+                report,
+            ),
+            peerings: by_id("peering", &policy.peerings, |p| (&p.id, &p.origin), report),
+        }
+    }
+}
+
+fn by_id<'a, T>(
+    what: &str,
+    items: &'a [T],
+    name: impl Fn(&'a T) -> (&'a String, &'a Origin),
+    report: &mut Report<'_>,
+) -> HashMap<&'a str, &'a T> {
+    let mut index: HashMap<&str, &T> = HashMap::new();
+    for item in items {
+        let (id, at) = name(item);
+        match index.get(id.as_str()) {
+            None => {
+                index.insert(id, item);
+            }
+            Some(first) => {
+                let first_at = name(first).1;
+                report.fault(
+                    "duplicate-id",
+                    at,
+                    format!("the {what} {id:?} was described before, at {first_at}"),
+                    "give each its own id, or remove one",
+                );
+            }
+        }
+    }
+    index
+}
