@@ -1,0 +1,34 @@
+//! What has been seen: the table of tracked flows, their states, timeouts and expiry.
+//!
+//! * [`table`] is the table that a worker owns: lookup, insert, refresh, expiry.
+//! * [`tcp`] is the TCP state machine (SEMANTICS 7.6, 7.7); [`entry`] has the others.
+//! * [`timeouts`] says how long each state may be idle (SEMANTICS 7.10).
+//! * `store` holds the entries of one address family: a slab, an index and a timing wheel.
+//!
+//! **Life cycle.** An entry is made by the accepted packet that opens a flow, refreshed by every
+//! accepted packet of it, and dead once it has been idle for its state's timeout. Death is exact
+//! at lookup, by the deadline that the entry holds; the wheel only frees memory, a bounded amount
+//! of work at a time.
+//!
+//! **Sharing.** A table belongs to one worker; nothing here locks.
+//!
+//! This crate knows no rules (it keeps an opaque [`RuleTag`]), no interfaces (a [`Scope`]) and no
+//! clock: the time comes with each call.
+
+mod entry;
+mod store;
+mod table;
+mod tcp;
+mod timeouts;
+
+pub use entry::{FlowState, FlowView, may_open};
+pub use table::{Config, ConnTable, Counters, Hit, Lookup, TableFull};
+pub use timeouts::TimeoutProfile;
+
+/// The interface that owns a flow: each has its own (SEMANTICS 7.1), all in one table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Scope(pub u32);
+
+/// What the caller wants to know again about the rule that admitted a flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RuleTag(pub u32);

@@ -1,0 +1,250 @@
+//! The flow table of one worker.
+
+use std::fmt;
+
+use ahash::RandomState;
+use sgwall_packet::{FlowKey, Headers, Side, Timestamp};
+use sgwall_packet::{FlowKeyV4, FlowKeyV6};
+
+use crate::entry::{Flow, FlowView};
+use crate::store::{Handle, Store};
+use crate::timeouts::TimeoutProfile;
+use crate::{RuleTag, Scope};
+
+/// What a table is made with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Entries at once, up to 2^32 - 2; the next is refused.
+    pub max_entries: usize,
+    /// Seed of the hash: random for each process.
+    pub hash_seed: [u64; 4],
+}
+
+/// Why no entry was made: as many flows as the table may hold are alive. Existing flows are not
+/// affected (SEMANTICS 6.16).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TableFull;
+
+impl fmt::Display for TableFull {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the flow table is full")
+    }
+}
+
+impl std::error::Error for TableFull {}
+
+/// A live entry, good until the table is next changed by anyone else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hit {
+    /// Whether the packet goes in the reply direction.
+    pub reply: bool,
+    /// The rule that admitted the flow.
+    pub tag: RuleTag,
+    /// The policy generation that did.
+    pub generation: u32,
+    is_ipv6: bool,
+    side: Side,
+    handle: Handle,
+}
+
+/// What the table knows of a packet's flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lookup {
+    /// Nothing.
+    Miss,
+    /// The packet belongs to a live entry.
+    Hit(Hit),
+    /// The packet begins a new connection where an ended one stands: to be judged by the rules
+    /// (SEMANTICS 7.6).
+    Reopen(Hit),
+}
+
+/// What a table has counted since it was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Entries made.
+    pub created: u64,
+    /// Entries not made because the table was full (`conntrack_allowance_exceeded`).
+    pub refused: u64,
+}
+
+/// Tracked flows of all interfaces that a worker serves.
+#[derive(Debug)]
+pub struct ConnTable {
+    v4: Store<FlowKeyV4>,
+    v6: Store<FlowKeyV6>,
+    max_entries: usize,
+    counters: Counters,
+}
+
+impl ConnTable {
+    /// An empty table.
+    #[must_use]
+    pub fn new(config: Config) -> Self {
+        let [a, b, c, d] = config.hash_seed;
+        let hasher = RandomState::with_seeds(a, b, c, d);
+        let max_entries = config.max_entries.min(u32::MAX as usize - 1);
+        ConnTable {
+            v4: Store::new(max_entries, hasher.clone()),
+            v6: Store::new(max_entries, hasher),
+            max_entries,
+            counters: Counters::default(),
+        }
+    }
+
+    /// Looks up the flow of a packet on an interface. Entries idle for their timeout or longer at
+    /// `now` are dead, whether or not [`Self::expire`] has met them (SEMANTICS 7.9).
+    #[inline]
+    #[must_use]
+    pub fn lookup(&self, scope: Scope, headers: &Headers, now: Timestamp) -> Lookup {
+        let Some((key, side)) = FlowKey::of(headers) else { return Lookup::Miss };
+        match self.find(scope, &key, side, now) {
+            None => Lookup::Miss,
+            Some((hit, flow)) if flow.is_reopened_by(headers) => Lookup::Reopen(hit),
+            Some((hit, _)) => Lookup::Hit(hit),
+        }
+    }
+
+    /// The entry of the flow that an ICMP error quotes a packet of, by the quoted packet's key and
+    /// side.
+    #[must_use]
+    pub fn lookup_related(
+        &self,
+        scope: Scope,
+        key: &FlowKey,
+        side: Side,
+        now: Timestamp,
+    ) -> Option<Hit> {
+        self.find(scope, key, side, now).map(|(hit, _)| hit)
+    }
+
+    #[inline]
+    fn find(
+        &self,
+        scope: Scope,
+        key: &FlowKey,
+        side: Side,
+        now: Timestamp,
+    ) -> Option<(Hit, &Flow)> {
+        let (handle, flow) = match key {
+            FlowKey::V4(key) => self.v4.find(scope, key, now)?,
+            FlowKey::V6(key) => self.v6.find(scope, key, now)?,
+        };
+        let hit = Hit {
+            reply: flow.is_reply(side),
+            tag: flow.tag,
+            generation: flow.generation,
+            is_ipv6: matches!(key, FlowKey::V6(_)),
+            side,
+            handle,
+        };
+        Some((hit, flow))
+    }
+
+    /// Notes an accepted packet in its entry: its state advances and its idle time starts again.
+    pub fn refresh(
+        &mut self,
+        hit: &Hit,
+        headers: &Headers,
+        now: Timestamp,
+        timeouts: &TimeoutProfile,
+    ) {
+        let flow = match hit.is_ipv6 {
+            false => self.v4.get_mut(hit.handle),
+            true => self.v6.get_mut(hit.handle),
+        };
+        let Some(flow) = flow else { return };
+        if !flow.note(headers, hit.side) {
+            return;
+        }
+        let deadline = now.after(timeouts.of(flow.track.state));
+        match hit.is_ipv6 {
+            false => self.v4.set_deadline(hit.handle, deadline),
+            true => self.v6.set_deadline(hit.handle, deadline),
+        }
+    }
+
+    /// Makes the entry of the flow that an accepted packet opens; [`crate::may_open`] says which
+    /// packets may. A packet that names no flow makes none.
+    ///
+    /// # Errors
+    /// [`TableFull`] if `max_entries` flows are alive. A flow that has died within the last 0.3 s
+    /// may still count.
+    pub fn insert(
+        &mut self,
+        scope: Scope,
+        headers: &Headers,
+        now: Timestamp,
+        timeouts: &TimeoutProfile,
+        tag: RuleTag,
+        generation: u32,
+    ) -> Result<(), TableFull> {
+        let Some((key, side)) = FlowKey::of(headers) else { return Ok(()) };
+        if self.len() >= self.max_entries && !self.v4.reclaim(now) && !self.v6.reclaim(now) {
+            self.counters.refused += 1;
+            return Err(TableFull);
+        }
+        let flow = Flow::open(scope, headers, side, tag, generation);
+        let deadline = now.after(timeouts.of(flow.track.state));
+        match key {
+            FlowKey::V4(key) => self.v4.insert(key, flow, now, deadline),
+            FlowKey::V6(key) => self.v6.insert(key, flow, now, deadline),
+        }
+        self.counters.created += 1;
+        Ok(())
+    }
+
+    /// Ends an entry.
+    pub fn remove(&mut self, hit: &Hit) {
+        match hit.is_ipv6 {
+            false => self.v4.remove(hit.handle),
+            true => self.v6.remove(hit.handle),
+        };
+    }
+
+    /// Frees the memory of dead entries, in at most `budget` steps of constant time.
+    pub fn expire(&mut self, now: Timestamp, budget: usize) {
+        let left = self.v4.expire(now, budget);
+        self.v6.expire(now, left);
+    }
+
+    /// Ends every entry for which `keep` is false, looking at all: for changes of the policy, not
+    /// for packets. The number that ended.
+    pub fn retain(&mut self, mut keep: impl FnMut(Scope, &FlowKey) -> bool) -> usize {
+        self.v4.retain(|key, flow| keep(flow.scope, &FlowKey::V4(*key)))
+            + self.v6.retain(|key, flow| keep(flow.scope, &FlowKey::V6(*key)))
+    }
+
+    /// Entries in memory; dead ones that [`Self::expire`] has not met are among them.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.v4.len() + self.v6.len()
+    }
+
+    /// Whether there is no entry in memory.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The flows alive at `now`, in no particular order.
+    pub fn iter(&self, now: Timestamp) -> impl Iterator<Item = FlowView> {
+        let view = |key, flow: &Flow, deadline| FlowView {
+            scope: flow.scope,
+            key,
+            original: flow.track.original,
+            state: flow.track.state,
+            deadline,
+            tag: flow.tag,
+            generation: flow.generation,
+        };
+        let v4 = self.v4.iter(now).map(move |(k, flow, d)| view(FlowKey::V4(*k), flow, d));
+        v4.chain(self.v6.iter(now).map(move |(k, flow, d)| view(FlowKey::V6(*k), flow, d)))
+    }
+
+    /// What was counted.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+}
