@@ -1,0 +1,87 @@
+//! pcap: a file header of 24 bytes, then records of a header and a packet each.
+
+use sgwall_packet::Timestamp;
+
+use super::error::CaptureError;
+use super::input::{Input, MAX_RECORD};
+use super::{LinkKind, Packet};
+
+/// What the file header says.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Format {
+    big_endian: bool,
+    /// Nanoseconds of the fraction's unit, and its decimals.
+    unit: (i64, u8),
+    /// Bytes of a record's header: 16, or 24 in the variant of some Linux 2.2 systems.
+    record_header: usize,
+    link: LinkKind,
+}
+
+const FILE_HEADER: usize = 24;
+
+impl Format {
+    /// By the magic number, in either byte order.
+    pub(super) fn of(magic: [u8; 4]) -> Option<Self> {
+        [true, false].into_iter().find_map(|big_endian| {
+            let (unit, record_header) = match u32_at(&magic, 0, big_endian) {
+                0xa1b2_c3d4 => ((1000, 6), 16),
+                0xa1b2_3c4d => ((1, 9), 16),
+                0xa1b2_cd34 => ((1000, 6), 24),
+                _ => return None,
+            };
+            Some(Format { big_endian, unit, record_header, link: LinkKind(0) })
+        })
+    }
+
+    pub(super) fn read_header(mut self, input: &mut Input<'_>) -> Result<Self, CaptureError> {
+        let header = input.record(FILE_HEADER, "the file header")?;
+        // The upper bits tell of a frame check sequence; it follows what the IP length covers.
+        self.link = LinkKind(u32_at(header, 20, self.big_endian) as u16);
+        let version = match self.big_endian {
+            true => u16::from_be_bytes([header[4], header[5]]),
+            false => u16::from_le_bytes([header[4], header[5]]),
+        };
+        if version != 2 {
+            return Err(
+                input.damaged(format!("the file header says pcap version {version}, not 2"))
+            );
+        }
+        input.take(FILE_HEADER);
+        Ok(self)
+    }
+
+    pub(super) fn next_packet<'i>(
+        &self,
+        input: &'i mut Input<'_>,
+    ) -> Result<Option<Packet<'i>>, CaptureError> {
+        if input.is_at_end()? {
+            return Ok(None);
+        }
+        let header = input.record(self.record_header, "the header of a record")?;
+        let [seconds, fraction, captured, wire_len] =
+            [0, 4, 8, 12].map(|at| u32_at(header, at, self.big_endian));
+        let len = self.record_header.saturating_add(captured as usize);
+        if len > MAX_RECORD {
+            return Err(input
+                .damaged(format!("a record claims {captured} bytes, more than any packet has")));
+        }
+        input.record(len, "a record")?;
+        let (unit, decimals) = self.unit;
+        // A fraction beyond a second carries over, as in libpcap.
+        let time = i64::from(seconds) * 1_000_000_000 + i64::from(fraction) * unit;
+        Ok(Some(Packet {
+            data: input.take(len).get(self.record_header..).unwrap_or_default(),
+            wire_len: wire_len.max(captured),
+            time: Timestamp::from_nanos(time),
+            decimals,
+            link: self.link,
+            direction: None,
+        }))
+    }
+}
+
+/// Four bytes at `at`, which the caller has made sure of.
+fn u32_at(bytes: &[u8], at: usize, big_endian: bool) -> u32 {
+    let bytes = bytes.get(at..).and_then(|b| b.first_chunk()).copied().unwrap_or_default();
+    if big_endian { u32::from_be_bytes(bytes) } else { u32::from_le_bytes(bytes) }
+}
