@@ -526,6 +526,15 @@ fn interface(fields: Fields<'_, '_>, out: &mut Vec<Diagnostic>) -> Interface {
     for (at, text) in fields.strings("addresses", out) {
         addresses.extend(address(&at, &text, out));
     }
+    let groups = fields.strings("security_groups", out);
+    if groups.is_empty() && fields.has("security_groups") {
+        out.push(Diagnostic::error(
+            "InvalidParameterValue",
+            &fields.at.field("security_groups"),
+            "the interface has no security group",
+            "name one to five",
+        ));
+    }
     let mut public = Vec::new();
     for pair in fields.tables("public", &["private", "public"], out) {
         let mut end = |key| {
@@ -537,7 +546,7 @@ fn interface(fields: Fields<'_, '_>, out: &mut Vec<Diagnostic>) -> Interface {
         }
     }
     let mac = fields.string("mac", out).and_then(|text| {
-        let mac = parse_mac(&text);
+        let mac = text::mac(&text);
         if mac.is_none() {
             out.push(Diagnostic::error(
                 "InvalidParameterValue",
@@ -553,11 +562,7 @@ fn interface(fields: Fields<'_, '_>, out: &mut Vec<Diagnostic>) -> Interface {
         subnet: fields.required("subnet", out),
         addresses,
         public,
-        security_groups: fields
-            .strings("security_groups", out)
-            .into_iter()
-            .map(|(_, id)| id)
-            .collect(),
+        security_groups: groups.into_iter().map(|(_, id)| id).collect(),
         source_dest_check: fields.boolean("source_dest_check", out).unwrap_or(true),
         mtu: fields.integer("mtu", (576, 9001), out),
         timeouts: timeouts(&fields, out),
@@ -651,14 +656,4 @@ fn address(at: &Origin, text: &str, out: &mut Vec<Diagnostic>) -> Option<IpAddr>
         ));
     }
     address
-}
-
-/// `02:00:5e:10:00:01`.
-fn parse_mac(text: &str) -> Option<[u8; 6]> {
-    let mut mac = [0; 6];
-    let mut parts = text.split(':');
-    for byte in &mut mac {
-        *byte = u8::from_str_radix(parts.next().filter(|part| part.len() == 2)?, 16).ok()?;
-    }
-    parts.next().is_none().then_some(mac)
 }

@@ -234,6 +234,16 @@ pub(crate) fn cidr(text: &str) -> Result<(IpNet, bool), String> {
     Ok((net.trunc(), net.trunc() != net))
 }
 
+/// A MAC address such as `02:00:5e:10:00:01`.
+pub(crate) fn mac(text: &str) -> Option<[u8; 6]> {
+    let mut mac = [0; 6];
+    let mut parts = text.split(':');
+    for byte in &mut mac {
+        *byte = u8::from_str_radix(parts.next().filter(|part| part.len() == 2)?, 16).ok()?;
+    }
+    parts.next().is_none().then_some(mac)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -90,11 +90,33 @@ impl Report<'_> {
                         code,
                         at,
                         format!("the {what} {id:?} is outside the dump: {effect}"),
-                        "add the answer of `aws ec2 describe-…` that describes it",
+                        format!("add the answer of `aws ec2 {}`", command(what)),
                     ));
                 }
             }
         }
+    }
+}
+
+/// The command whose answer describes such an object.
+fn command(what: &str) -> &'static str {
+    match what {
+        "VPC" => "describe-vpcs",
+        "subnet" => "describe-subnets",
+        "network ACL" => "describe-network-acls",
+        "prefix list" => "describe-managed-prefix-lists",
+        "content of the prefix list" => "get-managed-prefix-list-entries",
+        "peering" => "describe-vpc-peering-connections",
+        _ => "describe-security-groups",
+    }
+}
+
+/// The place of a native file's field; AWS's answers name their fields otherwise, so there it is
+/// the object itself.
+fn field(origin: &Origin, name: &str) -> Origin {
+    match origin.source.kind {
+        SourceKind::Native => origin.field(name),
+        SourceKind::Aws => origin.clone(),
     }
 }
 

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use ipnet::IpNet;
 
-use super::{Index, Report};
-use crate::diagnostic::SourceKind;
+use super::{Index, Report, field};
+use crate::diagnostic::{Origin, SourceKind};
 use crate::model::{
     Compat, Direction, GroupRef, L4Match, Peer, Policy, PrefixList, SecurityGroup,
     SecurityGroupRule,
@@ -31,7 +31,7 @@ pub(super) fn check(policy: &Policy, index: &Index<'_>, report: &mut Report<'_>)
         {
             report.fault(
                 "InvalidGroup.Duplicate",
-                &group.origin.field("name"),
+                &field(&group.origin, "name"),
                 format!("the name {:?} belongs to {} already", group.name, first.id),
                 "give each group of a VPC its own name",
             );
@@ -47,7 +47,7 @@ pub(super) fn check(policy: &Policy, index: &Index<'_>, report: &mut Report<'_>)
             );
         }
         if let Some(vpc) = group.vpc.as_deref().filter(|vpc| !index.vpcs.contains_key(vpc)) {
-            let at = group.origin.field("vpc");
+            let at = field(&group.origin, "vpc");
             report.missing("InvalidVpcID.NotFound", &at, ("VPC", vpc), "its ranges are unknown");
         }
         for direction in Direction::BOTH {
@@ -65,7 +65,7 @@ fn check_names(group: &SecurityGroup, report: &mut Report<'_>) {
     if !group.id.starts_with("sg-") {
         report.fault(
             "InvalidGroupId.Malformed",
-            &at.field("id"),
+            &field(at, "id"),
             format!("{:?} is no id of a security group", group.id),
             "begin it with \"sg-\"",
         );
@@ -73,7 +73,7 @@ fn check_names(group: &SecurityGroup, report: &mut Report<'_>) {
     if group.name == "default" && !group.is_default {
         report.fault(
             "InvalidGroup.Reserved",
-            &at.field("name"),
+            &field(at, "name"),
             "the name \"default\" belongs to the VPC's default group",
             "choose another name, or set default = true",
         );
@@ -81,23 +81,18 @@ fn check_names(group: &SecurityGroup, report: &mut Report<'_>) {
     if group.name.starts_with("sg-") && group.name != group.id {
         report.fault(
             "InvalidParameterValue",
-            &at.field("name"),
+            &field(at, "name"),
             format!("the name {:?} begins like an id", group.name),
             "a name may not begin with \"sg-\"",
         );
     }
-    for (field, text) in [("name", &group.name), ("description", &group.description)] {
-        check_text(&at.field(field), text, true, report);
+    for (name, text) in [("name", &group.name), ("description", &group.description)] {
+        check_text(&field(at, name), text, true, report);
     }
 }
 
 /// At most 255 characters, of those that AWS allows; `&` not in the description of a rule.
-fn check_text(
-    at: &crate::diagnostic::Origin,
-    text: &str,
-    ampersand: bool,
-    report: &mut Report<'_>,
-) {
+fn check_text(at: &Origin, text: &str, ampersand: bool, report: &mut Report<'_>) {
     let allowed = |c: char| {
         c.is_ascii_alphanumeric() || " ._-:/()#,@[]+=;{}!$*".contains(c) || (ampersand && c == '&')
     };
@@ -147,7 +142,7 @@ fn check_rules(
         if let Some(text) = &rule.description
             && rule.origin.source.kind == SourceKind::Native
         {
-            check_text(&rule.origin.field("description"), text, false, report);
+            check_text(&field(&rule.origin, "description"), text, false, report);
         }
         check_peer(group, rule, index, report);
         let [v4, v6] = rule_weight(rule, policy.compat, index);
@@ -162,7 +157,7 @@ fn check_rules(
     if have > limit {
         report.fault(
             "RulesPerSecurityGroupLimitExceeded",
-            &group.origin.field(direction.as_str()),
+            &field(&group.origin, direction.as_str()),
             format!("{} has {have} {direction} rules{family}, the limit is {limit}", group.id),
             "split the group, or raise rules_per_group in [limits] \
              (a prefix list counts as its max_entries)",
@@ -192,16 +187,19 @@ fn check_peer(
             );
         }
         Peer::PrefixList(id) => {
-            if !index.prefix_lists.contains_key(id.as_str()) {
-                report.missing(
-                    "InvalidPrefixListID.NotFound",
-                    &at.field("prefix_list"),
-                    ("prefix list", id),
-                    "rules that name it match nothing",
-                );
-            }
+            let what = match index.prefix_lists.get(id.as_str()) {
+                Some(list) if list.entries.is_some() => return,
+                Some(_) => "content of the prefix list",
+                None => "prefix list",
+            };
+            report.missing(
+                "InvalidPrefixListID.NotFound",
+                &field(at, "prefix_list"),
+                (what, id),
+                "rules that name it match nothing",
+            );
         }
-        Peer::Group(to) => check_reference(group, to, &at.field("group"), index, report),
+        Peer::Group(to) => check_reference(group, to, &field(at, "group"), index, report),
     }
 }
 
@@ -210,7 +208,7 @@ fn check_peer(
 fn check_reference(
     group: &SecurityGroup,
     to: &GroupRef,
-    at: &crate::diagnostic::Origin,
+    at: &Origin,
     index: &Index<'_>,
     report: &mut Report<'_>,
 ) {

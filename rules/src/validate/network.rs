@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::{Index, Report};
+use super::{Index, Report, field};
 use crate::diagnostic::SourceKind;
 use crate::model::{Compat, Direction, Interface, L4Match, NetworkAcl, Policy, PrefixList, Subnet};
 
@@ -49,7 +49,7 @@ pub(super) fn check(policy: &Policy, index: &Index<'_>, report: &mut Report<'_>)
             if peering.origin.source.kind == SourceKind::Native
                 && !index.vpcs.contains_key(vpc.as_str())
             {
-                let at = peering.origin.field("vpcs");
+                let at = field(&peering.origin, "vpcs");
                 report.missing("InvalidVpcID.NotFound", &at, ("VPC", vpc), "");
             }
         }
@@ -66,7 +66,7 @@ fn check_subnet(subnet: &Subnet, before: &[Subnet], index: &Index<'_>, report: &
     match index.vpcs.get(subnet.vpc.as_str()) {
         None => report.missing(
             "InvalidVpcID.NotFound",
-            &at.field("vpc"),
+            &field(at, "vpc"),
             ("VPC", &subnet.vpc),
             "its resolver and its routes are unknown",
         ),
@@ -75,7 +75,7 @@ fn check_subnet(subnet: &Subnet, before: &[Subnet], index: &Index<'_>, report: &
                 if !vpc.cidrs.iter().any(|range| range.contains(cidr)) {
                     report.fault(
                         "InvalidSubnet.Range",
-                        &at.field("cidrs"),
+                        &field(at, "cidrs"),
                         format!("{cidr} lies outside its VPC {}", vpc.id),
                         "choose a range inside the VPC's, or add one to the VPC",
                     );
@@ -88,7 +88,7 @@ fn check_subnet(subnet: &Subnet, before: &[Subnet], index: &Index<'_>, report: &
     if subnet.cidrs.is_empty() || families.iter().any(|&n| n > 1) {
         report.fault(
             "InvalidSubnet.Range",
-            &at.field("cidrs"),
+            &field(at, "cidrs"),
             format!("the subnet has {} IPv4 and {} IPv6 ranges", families[0], families[1]),
             "give it one range of a family, or one of each",
         );
@@ -98,7 +98,7 @@ fn check_subnet(subnet: &Subnet, before: &[Subnet], index: &Index<'_>, report: &
             if other.cidrs.iter().any(|c| c.contains(cidr) || cidr.contains(c)) {
                 report.fault(
                     "InvalidSubnet.Conflict",
-                    &at.field("cidrs"),
+                    &field(at, "cidrs"),
                     format!("{cidr} overlaps the subnet {}", other.id),
                     "subnets of a VPC do not overlap: choose another range",
                 );
@@ -109,13 +109,13 @@ fn check_subnet(subnet: &Subnet, before: &[Subnet], index: &Index<'_>, report: &
     match index.acls.get(id.as_str()) {
         None => report.missing(
             "InvalidNetworkAclID.NotFound",
-            &at.field("network_acl"),
+            &field(at, "network_acl"),
             ("network ACL", id),
             "nothing crosses the edge of its subnets",
         ),
         Some(acl) if acl.vpc.as_ref().is_some_and(|vpc| *vpc != subnet.vpc) => report.fault(
             "InvalidParameterValue",
-            &at.field("network_acl"),
+            &field(at, "network_acl"),
             format!("{id} belongs to another VPC than the subnet"),
             "use an ACL of the same VPC",
         ),
@@ -125,20 +125,12 @@ fn check_subnet(subnet: &Subnet, before: &[Subnet], index: &Index<'_>, report: &
 
 fn check_prefix_list(list: &PrefixList, policy: &Policy, report: &mut Report<'_>) {
     let at = &list.origin;
-    let Some(entries) = &list.entries else {
-        report.missing(
-            "InvalidPrefixListID.NotFound",
-            at,
-            ("entries of the prefix list", &list.id),
-            "rules that name it match nothing",
-        );
-        return;
-    };
+    let Some(entries) = &list.entries else { return };
     let v6 = entries.iter().filter(|e| matches!(e, IpNet::V6(_))).count();
     if v6 > 0 && v6 < entries.len() {
         report.fault(
             "InvalidParameterValue",
-            &at.field("entries"),
+            &field(at, "entries"),
             "the list mixes IPv4 and IPv6",
             "make one list for each family",
         );
@@ -147,7 +139,7 @@ fn check_prefix_list(list: &PrefixList, policy: &Policy, report: &mut Report<'_>
     if have > limit as usize {
         report.fault(
             "PrefixListEntryLimitExceeded",
-            &at.field("entries"),
+            &field(at, "entries"),
             format!("{have} entries, the limit is {limit}"),
             "split the list, or raise entries_per_prefix_list in [limits]",
         );
@@ -155,7 +147,7 @@ fn check_prefix_list(list: &PrefixList, policy: &Policy, report: &mut Report<'_>
     if list.max_entries.is_some_and(|max| have > max as usize) {
         report.fault(
             "PrefixListMaxEntriesExceeded",
-            &at.field("entries"),
+            &field(at, "entries"),
             format!("{have} entries, but max_entries is {}", list.max_entries.unwrap_or_default()),
             "raise max_entries, or remove entries",
         );
@@ -164,7 +156,7 @@ fn check_prefix_list(list: &PrefixList, policy: &Policy, report: &mut Report<'_>
 
 fn check_acl(acl: &NetworkAcl, policy: &Policy, index: &Index<'_>, report: &mut Report<'_>) {
     if let Some(vpc) = acl.vpc.as_deref().filter(|vpc| !index.vpcs.contains_key(vpc)) {
-        let at = acl.origin.field("vpc");
+        let at = field(&acl.origin, "vpc");
         report.missing("InvalidVpcID.NotFound", &at, ("VPC", vpc), "its ranges are unknown");
     }
     let limit = policy.limits.entries_per_acl as usize;
@@ -202,7 +194,7 @@ fn check_acl(acl: &NetworkAcl, policy: &Policy, index: &Index<'_>, report: &mut 
         if have > most {
             report.fault(
                 "NetworkAclEntryLimitExceeded",
-                &acl.origin.field(direction.as_str()),
+                &field(&acl.origin, direction.as_str()),
                 format!("{have} entries, the limit is {most}"),
                 "merge entries, or raise entries_per_acl in [limits]",
             );
@@ -221,32 +213,28 @@ fn check_interface(
     if subnet.is_none() {
         report.missing(
             "InvalidSubnetID.NotFound",
-            &at.field("subnet"),
+            &field(at, "subnet"),
             ("subnet", &interface.subnet),
             "its network ACL is unknown and lets nothing pass",
         );
     }
     let groups = &interface.security_groups;
     if groups.is_empty() && at.source.kind == SourceKind::Aws {
-        report.warn(
-            "InvalidParameterValue",
-            at,
-            "the interface has no security group: nothing is allowed on it",
-            "",
-        );
+        let message = "the interface has no security group: nothing is allowed on it";
+        report.warn("InvalidParameterValue", at, message, "");
     }
     let limit = policy.limits.groups_per_interface;
     if groups.len() > limit as usize {
         report.fault(
             "SecurityGroupsPerInterfaceLimitExceeded",
-            &at.field("security_groups"),
+            &field(at, "security_groups"),
             format!("{} groups, the limit is {limit}", groups.len()),
             "merge groups, or raise groups_per_interface in [limits]",
         );
     }
     let mut seen = HashSet::new();
     for (n, id) in groups.iter().enumerate() {
-        let at = at.field(&format!("security_groups[{n}]"));
+        let at = field(at, &format!("security_groups[{n}]"));
         if !seen.insert(id) {
             report.fault(
                 "InvalidParameterValue",
@@ -278,7 +266,7 @@ fn check_interface(
     for (private, _) in interface.public.iter().filter(|(p, _)| !interface.addresses.contains(p)) {
         report.fault(
             "InvalidParameterValue",
-            &at.field("public"),
+            &field(at, "public"),
             format!("{private} is no address of the interface"),
             "name one of its private addresses",
         );
@@ -293,7 +281,7 @@ fn check_addresses<'a>(
 ) {
     let subnet = index.subnets.get(interface.subnet.as_str());
     for (n, address) in interface.addresses.iter().enumerate() {
-        let at = interface.origin.field(&format!("addresses[{n}]"));
+        let at = field(&interface.origin, &format!("addresses[{n}]"));
         if let Some(subnet) = subnet {
             match subnet.cidrs.iter().find(|cidr| cidr.contains(address)) {
                 None => report.fault(
