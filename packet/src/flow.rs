@@ -97,6 +97,15 @@ pub struct FlowKeyV6 {
 }
 
 impl FlowKey {
+    /// The two addresses, the smaller endpoint's first.
+    #[must_use]
+    pub fn addresses(&self) -> [IpAddr; 2] {
+        match self {
+            FlowKey::V4(key) => [key.low.into(), key.high.into()],
+            FlowKey::V6(key) => [key.low.into(), key.high.into()],
+        }
+    }
+
     /// The key of the flow that a packet belongs to, and the side it came from (SEMANTICS 7.2).
     ///
     /// * TCP, UDP: endpoints are (address, port), sorted; ports in their endpoint's place.

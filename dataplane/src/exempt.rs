@@ -1,0 +1,71 @@
+//! Traffic that security groups and network ACLs never filter (SEMANTICS 2.9 and 8.8).
+//!
+//! AWS answers this traffic in the hypervisor; here it passes the same interface as everything
+//! else. So each service is recognised by address *and* protocol and port: a packet that merely
+//! carries a service's port, or reaches a service's address on another port, is filtered.
+
+use std::net::IpAddr;
+
+use sgwall_packet::{Direction, Headers, Transport, protocol};
+use sgwall_rules::compile::{CompiledInterface, Service};
+use sgwall_rules::model::Compat;
+
+use crate::verdict::PassReason;
+
+/// Why `headers` is exempt from filtering on `interface`, if it is.
+#[must_use]
+pub fn exempt(
+    interface: &CompiledInterface,
+    compat: Compat,
+    direction: Direction,
+    headers: &Headers,
+) -> Option<PassReason> {
+    if is_neighbour_discovery(headers) {
+        return Some(PassReason::NeighbourDiscovery);
+    }
+    let (remote, service_port, own_port) = match direction {
+        Direction::Ingress => (headers.src, headers.src_port(), headers.dst_port()),
+        Direction::Egress => (headers.dst, headers.dst_port(), headers.src_port()),
+    };
+    let service = interface.service_address(&remote);
+    if headers.protocol == protocol::UDP && is_dhcp_peer(&remote, service, direction) {
+        let ports = (own_port, service_port);
+        if ports == if headers.is_ipv6() { (546, 547) } else { (68, 67) } {
+            return Some(PassReason::Dhcp);
+        }
+    }
+    let is = |proto, port| headers.protocol == proto && service_port == port;
+    match service? {
+        Service::Dns => is(protocol::UDP, 53) || is(protocol::TCP, 53),
+        Service::Metadata | Service::EcsMetadata => is(protocol::TCP, 80),
+        Service::TimeSync => is(protocol::UDP, 123),
+        Service::Licence => is(protocol::TCP, 1688),
+        Service::Router => {
+            return (compat == Compat::Current).then_some(PassReason::Router);
+        }
+    }
+    .then_some(PassReason::VpcService)
+}
+
+/// RFC 4861: types 133-137, code 0, hop limit 255 (so never forwarded by a router), whole.
+fn is_neighbour_discovery(headers: &Headers) -> bool {
+    headers.is_ipv6()
+        && headers.protocol == protocol::ICMPV6
+        && headers.hop_limit == 255
+        && headers.fragment.is_none()
+        && matches!(headers.transport, Transport::Icmp(i) if (133..=137).contains(&i.kind) && i.code == 0)
+}
+
+/// The DHCP server of a VPC is its router; clients also ask by broadcast, multicast
+/// (`ff02::1:2`) and, for IPv6, link-local addresses.
+fn is_dhcp_peer(remote: &IpAddr, service: Option<Service>, direction: Direction) -> bool {
+    let asks_all = direction == Direction::Egress;
+    service == Some(Service::Router)
+        || match remote {
+            IpAddr::V4(a) => asks_all && a.is_broadcast(),
+            IpAddr::V6(a) => {
+                a.is_unicast_link_local()
+                    || (asks_all && a.segments() == [0xff02, 0, 0, 0, 0, 0, 1, 2])
+            }
+        }
+}

@@ -1,0 +1,309 @@
+//! Whole frames in, events out: parsing, attribution and both sides of each packet.
+//!
+//! A packet between two interfaces of the policy is judged on the sender's side and, if it passes
+//! there, on the receiver's (SEMANTICS 9.3, 9.5): each side is an [`Event`]. A frame that virtual
+//! reassembly holds is kept here until its verdict is known, so events come in the order of the
+//! decisions, which is the order of the frames but for those.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+
+use sgwall_packet::{Direction, Frame, Headers, LinkType, ParseError, Timestamp, addresses, parse};
+
+use crate::attribution::{Attribution, Sides};
+use crate::counters::Tally;
+use crate::pipeline::{PacketContext, Pipeline};
+use crate::verdict::{DropReason, Outcome, PassReason, SkipReason, Verdict};
+
+/// One frame of a capture or a device.
+#[derive(Clone, Copy, Debug)]
+pub struct FrameInput<'a> {
+    /// The caller's name for it, given back in its events.
+    pub token: u64,
+    /// How to read it; `None` where the link type is not one sgwall reads.
+    pub link: Option<LinkType>,
+    /// The bytes that there are.
+    pub data: &'a [u8],
+    /// Bytes on the wire, at least `data.len()`.
+    pub wire_len: u32,
+    /// When it came.
+    pub time: Timestamp,
+    /// Decimals of a second that `time` was recorded with, 0-9.
+    pub decimals: u8,
+    /// The direction that the capture recorded, if it did.
+    pub recorded: Option<Direction>,
+}
+
+/// What became of a frame on one side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Judgement {
+    /// It was judged.
+    Verdict(Verdict),
+    /// It was not, and why.
+    Skip(SkipReason),
+}
+
+/// One judgement on one frame.
+#[derive(Clone, Copy, Debug)]
+pub struct Event<'a> {
+    /// The frame.
+    pub frame: FrameInput<'a>,
+    /// Its headers, if it is an IP packet that could be read.
+    pub headers: Option<&'a Headers>,
+    /// Why it could not be read, if so.
+    pub error: Option<ParseError>,
+    /// The interface (index in the policy) and direction that judged it, if one did.
+    pub side: Option<(usize, Direction)>,
+    /// What became of it.
+    pub judgement: Judgement,
+    /// Whether this is the last word on the frame: it goes on, or no further.
+    pub is_final: bool,
+}
+
+/// What was not judged by any interface, by reason.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Unjudged {
+    skipped: [Tally; SkipReason::ALL.len()],
+}
+
+impl Unjudged {
+    /// Frames skipped for `reason`; the bytes are those on the wire.
+    #[must_use]
+    pub fn skipped(&self, reason: SkipReason) -> Tally {
+        self.skipped[reason as usize]
+    }
+}
+
+/// A pipeline for whole frames.
+#[derive(Debug)]
+pub struct Judge {
+    pipeline: Pipeline,
+    attribution: Attribution,
+    held: HashMap<(u64, Direction), HeldFrame>,
+    unjudged: Unjudged,
+}
+
+/// A frame that waits for its datagram's first fragment.
+#[derive(Debug)]
+struct HeldFrame {
+    token: u64,
+    link: Option<LinkType>,
+    data: Box<[u8]>,
+    wire_len: u32,
+    time: Timestamp,
+    decimals: u8,
+    recorded: Option<Direction>,
+    headers: Headers,
+    sides: Sides,
+}
+
+impl Judge {
+    /// A judge by `pipeline`, which finds interfaces by `attribution`.
+    #[must_use]
+    pub fn new(pipeline: Pipeline, attribution: Attribution) -> Self {
+        Judge { pipeline, attribution, held: HashMap::new(), unjudged: Unjudged::default() }
+    }
+
+    /// The pipeline.
+    #[must_use]
+    pub fn pipeline(&self) -> &Pipeline {
+        &self.pipeline
+    }
+
+    /// The pipeline, to change its policy.
+    pub fn pipeline_mut(&mut self) -> &mut Pipeline {
+        &mut self.pipeline
+    }
+
+    /// What was not judged.
+    #[must_use]
+    pub fn unjudged(&self) -> &Unjudged {
+        &self.unjudged
+    }
+
+    /// Judges one frame. Held frames that its time or content settles come first.
+    pub fn judge(&mut self, frame: FrameInput<'_>, sink: &mut impl FnMut(Event<'_>)) {
+        self.advance(frame.time, sink);
+        let Some(link) = frame.link else {
+            return self.skip(frame, None, None, SkipReason::UnknownLinkType, sink);
+        };
+        match parse(link, frame.data, frame.wire_len as usize) {
+            Ok(Frame::Ip(headers)) => {
+                let policy = self.pipeline.policy();
+                let sides =
+                    self.attribution.sides(policy, headers.src, headers.dst, frame.recorded);
+                if sides.is_empty() {
+                    return self.skip(frame, Some(&headers), None, SkipReason::NotOurs, sink);
+                }
+                self.judge_sides(frame, &headers, sides, sink);
+                self.release(sink);
+            }
+            Ok(Frame::Arp(_)) => {
+                self.whole_frame(frame, None, Verdict::pass(PassReason::Arp), None, sink);
+            }
+            Ok(Frame::Other(_)) => {
+                self.whole_frame(frame, None, Verdict::drop(DropReason::NotIp), None, sink);
+            }
+            Err(error) => self.unreadable(frame, link, error, sink),
+        }
+    }
+
+    /// Ends the waiting of every held frame, because the capture is over: what still lacks its
+    /// first fragment is an orphan.
+    pub fn finish(&mut self, sink: &mut impl FnMut(Event<'_>)) {
+        self.pipeline.end_waiting();
+        self.release(sink);
+    }
+
+    fn advance(&mut self, now: Timestamp, sink: &mut impl FnMut(Event<'_>)) {
+        self.pipeline.advance(now);
+        self.release(sink);
+    }
+
+    /// Judges a packet on each of `sides` in order, until one refuses or holds it.
+    fn judge_sides(
+        &mut self,
+        frame: FrameInput<'_>,
+        headers: &Headers,
+        sides: Sides,
+        sink: &mut impl FnMut(Event<'_>),
+    ) {
+        for (interface, direction) in sides.iter() {
+            let ours: IpAddr = match direction {
+                Direction::Ingress => headers.dst,
+                Direction::Egress => headers.src,
+            };
+            let own_address = self.attribution.is_own(self.pipeline.policy(), interface, ours);
+            let verdict = self.pipeline.process(&PacketContext {
+                interface,
+                direction,
+                now: frame.time,
+                headers,
+                frame: frame.data,
+                own_address,
+                token: frame.token,
+            });
+            if verdict.outcome == Outcome::Hold {
+                self.hold(frame, headers, sides, direction);
+                return;
+            }
+            let is_final =
+                !verdict.is_pass() || direction == Direction::Ingress || sides.ingress.is_none();
+            sink(Event {
+                frame,
+                headers: Some(headers),
+                error: None,
+                side: Some((interface, direction)),
+                judgement: Judgement::Verdict(verdict),
+                is_final,
+            });
+            if is_final {
+                return;
+            }
+        }
+    }
+
+    fn hold(
+        &mut self,
+        frame: FrameInput<'_>,
+        headers: &Headers,
+        sides: Sides,
+        direction: Direction,
+    ) {
+        let held = HeldFrame {
+            token: frame.token,
+            link: frame.link,
+            data: frame.data.into(),
+            wire_len: frame.wire_len,
+            time: frame.time,
+            decimals: frame.decimals,
+            recorded: frame.recorded,
+            headers: *headers,
+            sides,
+        };
+        self.held.insert((frame.token, direction), held);
+    }
+
+    /// Hands out the frames whose waiting has ended, and judges them on the side still to come.
+    fn release(&mut self, sink: &mut impl FnMut(Event<'_>)) {
+        for released in self.pipeline.released() {
+            let Some(held) = self.held.remove(&(released.token, released.direction)) else {
+                continue;
+            };
+            let frame = FrameInput {
+                token: held.token,
+                link: held.link,
+                data: &held.data,
+                wire_len: held.wire_len,
+                time: held.time,
+                decimals: held.decimals,
+                recorded: held.recorded,
+            };
+            let other_side = match released.direction {
+                Direction::Egress => Sides { egress: None, ..held.sides },
+                Direction::Ingress => Sides::default(),
+            };
+            let goes_on = released.verdict.is_pass() && !other_side.is_empty();
+            sink(Event {
+                frame,
+                headers: Some(&held.headers),
+                error: None,
+                side: released.interface.map(|i| (i, released.direction)),
+                judgement: Judgement::Verdict(released.verdict),
+                is_final: !goes_on,
+            });
+            if goes_on {
+                self.judge_sides(frame, &held.headers, other_side, sink);
+            }
+        }
+    }
+
+    /// A frame whose headers could not be read. If its addresses can, those that concern nobody
+    /// here are skipped; what is cut by the capture is not judged, what is malformed is dropped.
+    fn unreadable(
+        &mut self,
+        frame: FrameInput<'_>,
+        link: LinkType,
+        error: ParseError,
+        sink: &mut impl FnMut(Event<'_>),
+    ) {
+        let sides = addresses(link, frame.data).map(|(src, dst)| {
+            self.attribution.sides(self.pipeline.policy(), src, dst, frame.recorded)
+        });
+        if sides.is_some_and(Sides::is_empty) {
+            return self.skip(frame, None, Some(error), SkipReason::NotOurs, sink);
+        }
+        if error.is_truncated() {
+            return self.skip(frame, None, Some(error), SkipReason::Truncated, sink);
+        }
+        let side = sides.and_then(|sides| sides.iter().next());
+        self.whole_frame(frame, Some(error), Verdict::drop(DropReason::Malformed), side, sink);
+    }
+
+    /// The last word on a frame that no stage but parsing sees.
+    fn whole_frame(
+        &mut self,
+        frame: FrameInput<'_>,
+        error: Option<ParseError>,
+        verdict: Verdict,
+        side: Option<(usize, Direction)>,
+        sink: &mut impl FnMut(Event<'_>),
+    ) {
+        self.pipeline.count(&verdict, 0);
+        let judgement = Judgement::Verdict(verdict);
+        sink(Event { frame, headers: None, error, side, judgement, is_final: true });
+    }
+
+    fn skip(
+        &mut self,
+        frame: FrameInput<'_>,
+        headers: Option<&Headers>,
+        error: Option<ParseError>,
+        reason: SkipReason,
+        sink: &mut impl FnMut(Event<'_>),
+    ) {
+        self.unjudged.skipped[reason as usize].add(frame.wire_len);
+        let judgement = Judgement::Skip(reason);
+        sink(Event { frame, headers, error, side: None, judgement, is_final: true });
+    }
+}

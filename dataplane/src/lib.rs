@@ -1,0 +1,32 @@
+//! The way of a packet: from headers, time and policy to a verdict with its reason.
+//!
+//! The modules, in the order in which a packet meets them:
+//!
+//! 1. [`attribution`]: which network interface judges it, and in which direction;
+//! 2. [`exempt`]: traffic that neither groups nor ACLs ever filter;
+//! 3. [`fragment`]: virtual reassembly, so that later fragments follow the first;
+//! 4. [`pipeline`]: the whole way in one function, network ACL, connection tracking and
+//!    security groups included;
+//! 5. [`verdict`]: what comes out;
+//! 6. [`counters`]: what was counted on the way.
+//!
+//! [`judge`] puts them together for whoever has whole frames: it parses, finds the interfaces
+//! concerned, judges on each side and keeps what virtual reassembly holds.
+//!
+//! Nothing here reads a clock, a file or a device: packets, time and policy come in, verdicts go
+//! out. Directions are always as seen from the network interface (ENI): *ingress* is towards the
+//! instance, *egress* from it.
+
+pub mod attribution;
+pub mod counters;
+pub mod exempt;
+pub mod fragment;
+pub mod judge;
+pub mod pipeline;
+pub mod verdict;
+
+pub use attribution::{Attribution, Sides};
+pub use counters::Counters;
+pub use judge::{Event, FrameInput, Judge, Judgement};
+pub use pipeline::{Config, PacketContext, Pipeline, Released};
+pub use verdict::{DropReason, FlowState, Outcome, PassReason, SkipReason, Stage, Verdict};

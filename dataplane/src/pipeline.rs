@@ -1,0 +1,493 @@
+//! The whole way of a packet, top to bottom, in [`Pipeline::process`].
+//!
+//! A pipeline is owned by one worker and never shared: policy comes in as an [`Arc`], tracking
+//! and virtual reassembly are its own. Time comes with each packet and may step back.
+
+use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use sgwall_conntrack::{ConnTable, Hit, Lookup, RuleTag, Scope, TimeoutProfile, may_open};
+use sgwall_packet::{Direction, Duration, FlowKey, Headers, Timestamp, Transport, quoted};
+use sgwall_rules::compile::{
+    AclMatch, CompiledInterface, CompiledPolicy, GroupMatch, RuleId, RuleInfo,
+};
+use sgwall_rules::model::{AclAction, Timeouts};
+
+use crate::counters::Counters;
+use crate::exempt::exempt;
+use crate::fragment::{DatagramKey, FragmentTable, Held};
+use crate::verdict::{DropReason, FlowState, PassReason, Verdict};
+
+/// Entries looked at for expiry each time that [`Pipeline::advance`] is called.
+const EXPIRY_BUDGET: usize = 64;
+
+/// What a pipeline is made with.
+#[derive(Clone, Copy, Debug)]
+pub struct Config {
+    /// Tracked flows at once; the next is refused (SEMANTICS 6.16).
+    pub max_flows: usize,
+    /// Seed of every hash table: random for each process, so that no sender can aim at a bucket.
+    pub hash_seed: [u64; 4],
+}
+
+/// One packet on one side of one interface.
+#[derive(Clone, Copy, Debug)]
+pub struct PacketContext<'a> {
+    /// Index of the interface in the policy.
+    pub interface: usize,
+    /// Which way the packet goes.
+    pub direction: Direction,
+    /// When it came.
+    pub now: Timestamp,
+    /// Its headers.
+    pub headers: &'a Headers,
+    /// The frame that the headers were read from: ICMP errors quote in their payload.
+    pub frame: &'a [u8],
+    /// Whether the address on the interface's side is its own (source/destination check).
+    pub own_address: bool,
+    /// The caller's name for the packet, given back if the packet is held.
+    pub token: u64,
+}
+
+/// The verdict on a packet that was held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Released {
+    /// The caller's name for the packet.
+    pub token: u64,
+    /// Index of the interface in the policy; `None` if the policy has changed and lacks it.
+    pub interface: Option<usize>,
+    /// Which way it was going.
+    pub direction: Direction,
+    /// What becomes of it; never [`crate::Outcome::Hold`].
+    pub verdict: Verdict,
+}
+
+/// The state of one worker.
+#[derive(Debug)]
+pub struct Pipeline {
+    policy: Arc<CompiledPolicy>,
+    state: State,
+    counters: Counters,
+    names: Names,
+}
+
+/// What packets change; apart from the policy, so that judging borrows both.
+#[derive(Debug)]
+struct State {
+    connections: ConnTable,
+    fragments: FragmentTable,
+    /// By interface index: what tracking knows the interface as, and its timeouts.
+    tracking: Vec<(Scope, TimeoutProfile)>,
+    /// By rule index: what tracking knows the rule as.
+    tags: Vec<RuleTag>,
+}
+
+/// What is to be written down once the packet is finally accepted (SEMANTICS 7.8).
+enum Effect {
+    None,
+    /// Note the packet in its flow's entry.
+    Refresh(Hit),
+    /// Make an entry, in place of an ended one.
+    Open(RuleId, Option<Hit>),
+    /// End an entry whose five-tuple now belongs to an untracked flow.
+    End(Hit),
+}
+
+impl Pipeline {
+    /// A pipeline under `policy`, with nothing tracked.
+    #[must_use]
+    pub fn new(policy: Arc<CompiledPolicy>, config: Config) -> Self {
+        let connections = ConnTable::new(sgwall_conntrack::Config {
+            max_entries: config.max_flows,
+            hash_seed: config.hash_seed,
+        });
+        let fragments = FragmentTable::new(config.hash_seed);
+        let state = State { connections, fragments, tracking: Vec::new(), tags: Vec::new() };
+        let counters = Counters::new(0);
+        let mut pipeline =
+            Pipeline { policy: Arc::clone(&policy), state, counters, names: Names::default() };
+        pipeline.set_policy(policy);
+        pipeline
+    }
+
+    /// Replaces the policy: the next packet is judged by the new one, tracked flows stay
+    /// (SEMANTICS 3.4, 6.12) but for those of addresses that an interface has lost (7.12). Rule
+    /// hits start again at zero, since rules are numbered anew.
+    pub fn set_policy(&mut self, policy: Arc<CompiledPolicy>) {
+        let names = &mut self.names;
+        let lost = lost_addresses(&self.policy, &policy, names);
+        if !lost.is_empty() {
+            self.state.connections.retain(|scope, key| {
+                key.addresses().into_iter().all(|address| !lost.contains(&(scope, address)))
+            });
+        }
+        self.state.tracking =
+            policy.interfaces().iter().map(|i| (names.scope(&i.id), profile(i.timeouts))).collect();
+        self.state.tags = policy.rules().iter().map(|rule| names.tag(rule)).collect();
+        self.state.fragments.forget_rules();
+        self.counters.restart_hits(policy.rules().len());
+        self.policy = policy;
+    }
+
+    /// The policy in force.
+    #[must_use]
+    pub fn policy(&self) -> &Arc<CompiledPolicy> {
+        &self.policy
+    }
+
+    /// What was counted.
+    #[must_use]
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// The tracked flows.
+    #[must_use]
+    pub fn connections(&self) -> &ConnTable {
+        &self.state.connections
+    }
+
+    /// The rule that admitted a flow, of the policy under which it did.
+    #[must_use]
+    pub fn admitting_rule(&self, tag: RuleTag) -> Option<&RuleInfo> {
+        self.names.rules.get(tag.0 as usize)
+    }
+
+    /// Lets time pass, a bounded amount of work at a time: call it once a batch. Expiry is exact
+    /// whether or not it is called; it frees memory and ends the wait of held fragments.
+    pub fn advance(&mut self, now: Timestamp) {
+        self.state.connections.expire(now, EXPIRY_BUDGET);
+        self.state.fragments.expire(now);
+    }
+
+    /// Ends the wait of every held fragment.
+    pub fn end_waiting(&mut self) {
+        self.state.fragments.expire(Timestamp::from_nanos(i64::MAX));
+    }
+
+    /// Judges one packet on one side of one interface.
+    pub fn process(&mut self, packet: &PacketContext<'_>) -> Verdict {
+        let verdict = match self.policy.interfaces().get(packet.interface) {
+            Some(interface) => self.state.judge(&self.policy, interface, packet),
+            None => Verdict::drop(DropReason::SrcDstCheck),
+        };
+        self.counters.count(&verdict, packet.headers.ip_len);
+        verdict
+    }
+
+    /// Counts a verdict that was reached before a packet met the pipeline.
+    pub(crate) fn count(&mut self, verdict: &Verdict, bytes: u32) {
+        self.counters.count(verdict, bytes);
+    }
+
+    /// The verdicts on held packets that have become known since the last call.
+    pub fn released(&mut self) -> Vec<Released> {
+        let settled = self.state.fragments.take_settled().into_iter();
+        settled
+            .map(|s| {
+                self.counters.count(&s.verdict, s.bytes);
+                let of_scope = |(scope, _): &(Scope, TimeoutProfile)| scope.0 == s.scope;
+                let interface = self.state.tracking.iter().position(of_scope);
+                Released { token: s.token, interface, direction: s.direction, verdict: s.verdict }
+            })
+            .collect()
+    }
+}
+
+impl State {
+    /// The whole way of a packet, in order (SEMANTICS 9.1, 9.2).
+    fn judge(
+        &mut self,
+        policy: &CompiledPolicy,
+        interface: &CompiledInterface,
+        packet: &PacketContext<'_>,
+    ) -> Verdict {
+        let headers = packet.headers;
+        if let Some(reason) = exempt(interface, policy.compat(), packet.direction, headers) {
+            return Verdict::pass(reason);
+        }
+        if is_unsupported(interface, headers) {
+            return Verdict::drop(DropReason::Unsupported);
+        }
+        // Out of the interface the address is checked first, into it after the network ACL.
+        if packet.direction == Direction::Egress && fails_address_check(interface, packet) {
+            return Verdict::drop(DropReason::SrcDstCheck);
+        }
+        let Some(fragment) = headers.fragment else {
+            return self.judge_whole(policy, interface, packet);
+        };
+        let scope = self.tracking[packet.interface].0;
+        let key = DatagramKey::of(scope.0, packet.direction, headers, fragment.id);
+        if headers.transport == Transport::LaterFragment {
+            let kept = packet.frame.len() as u64;
+            let held = Held { token: packet.token, bytes: headers.ip_len, kept };
+            return self.fragments.later(key, headers, fragment, held, packet.now);
+        }
+        if let Err(reason) = self.fragments.first(key, headers, fragment, packet.now) {
+            return Verdict::drop(reason);
+        }
+        let verdict = self.judge_whole(policy, interface, packet);
+        self.fragments.decide(key, headers, verdict, packet.now);
+        verdict
+    }
+
+    /// Network ACL, tracking and security groups, for a packet that has its transport header.
+    fn judge_whole(
+        &mut self,
+        policy: &CompiledPolicy,
+        interface: &CompiledInterface,
+        packet: &PacketContext<'_>,
+    ) -> Verdict {
+        // A packet comes in over the subnet's edge and goes out over it.
+        let ingress = packet.direction == Direction::Ingress;
+        if ingress {
+            if let Some(refused) = network_acl(interface, packet) {
+                return refused;
+            }
+            if fails_address_check(interface, packet) {
+                return Verdict::drop(DropReason::SrcDstCheck);
+            }
+        }
+        let (verdict, effect) = self.admit(policy, interface, packet);
+        if !verdict.is_pass() {
+            return verdict;
+        }
+        if !ingress && let Some(refused) = network_acl(interface, packet) {
+            return refused.of_flow(verdict.state);
+        }
+        self.commit(policy, packet, verdict, effect)
+    }
+
+    /// What tracking and, failing that, the groups say. Only a refusal changes anything here.
+    fn admit(
+        &mut self,
+        policy: &CompiledPolicy,
+        interface: &CompiledInterface,
+        packet: &PacketContext<'_>,
+    ) -> (Verdict, Effect) {
+        let scope = self.tracking[packet.interface].0;
+        match self.connections.lookup(scope, packet.headers, packet.now) {
+            Lookup::Hit(hit) => {
+                let (reason, state) = match hit.reply {
+                    true => (PassReason::Reply, FlowState::Reply),
+                    false => (PassReason::Established, FlowState::Established),
+                };
+                let verdict = Verdict { admitted_by: Some(hit.tag), ..Verdict::pass(reason) };
+                (verdict.of_flow(Some(state)), Effect::Refresh(hit))
+            }
+            // A new connection on the five-tuple of an ended one: judged afresh (SEMANTICS 7.6).
+            Lookup::Reopen(old) => {
+                let (verdict, effect) = by_rules(interface, packet);
+                let effect = match effect {
+                    Effect::Open(rule, _) => Effect::Open(rule, Some(old)),
+                    _ => Effect::End(old),
+                };
+                if !verdict.is_pass() {
+                    self.connections.remove(&old);
+                }
+                (verdict, effect)
+            }
+            Lookup::Miss => match self.related(policy, scope, packet) {
+                Some(verdict) => (verdict, Effect::None),
+                None => by_rules(interface, packet),
+            },
+        }
+    }
+
+    /// An ICMP error about a packet of a tracked flow, where the policy admits those
+    /// (SEMANTICS 10.2). It never touches the flow (10.3).
+    fn related(
+        &self,
+        policy: &CompiledPolicy,
+        scope: Scope,
+        packet: &PacketContext<'_>,
+    ) -> Option<Verdict> {
+        if !policy.icmp_related() {
+            return None;
+        }
+        let (key, side) = FlowKey::of(&quoted(packet.headers, packet.frame)?)?;
+        let hit = self.connections.lookup_related(scope, &key, side, packet.now)?;
+        let verdict = Verdict { admitted_by: Some(hit.tag), ..Verdict::pass(PassReason::Related) };
+        Some(verdict.of_flow(Some(FlowState::Related)))
+    }
+
+    /// Writes down what an accepted packet does to its flow.
+    fn commit(
+        &mut self,
+        policy: &CompiledPolicy,
+        packet: &PacketContext<'_>,
+        verdict: Verdict,
+        effect: Effect,
+    ) -> Verdict {
+        let (scope, timeouts) = &self.tracking[packet.interface];
+        let (headers, now) = (packet.headers, packet.now);
+        match effect {
+            Effect::None => {}
+            Effect::Refresh(hit) => self.connections.refresh(&hit, headers, now, timeouts),
+            Effect::End(hit) => self.connections.remove(&hit),
+            Effect::Open(rule, ended) => {
+                if let Some(ended) = ended {
+                    self.connections.remove(&ended);
+                }
+                let tag = self.tags[rule.0 as usize];
+                let generation = policy.generation().0;
+                let opened =
+                    self.connections.insert(*scope, headers, now, timeouts, tag, generation);
+                if opened.is_err() {
+                    return Verdict::drop(DropReason::ConntrackFull).of_flow(verdict.state);
+                }
+            }
+        }
+        verdict
+    }
+}
+
+/// The address at the other end.
+fn remote(packet: &PacketContext<'_>) -> IpAddr {
+    match packet.direction {
+        Direction::Ingress => packet.headers.src,
+        Direction::Egress => packet.headers.dst,
+    }
+}
+
+/// The refusal of the subnet's network ACL, if it refuses. Traffic that stays inside the subnet
+/// is not judged by it (SEMANTICS 8.7).
+fn network_acl(interface: &CompiledInterface, packet: &PacketContext<'_>) -> Option<Verdict> {
+    let acl = interface.acl(packet.direction)?;
+    let remote = remote(packet);
+    if interface.in_subnet(&remote) {
+        return None;
+    }
+    match acl.lookup(&remote, packet.headers.protocol, packet.headers.selector()) {
+        Some(AclMatch { action: AclAction::Allow, .. }) => None,
+        Some(AclMatch { rule, .. }) => Some(Verdict::drop(DropReason::AclDeny).by(rule)),
+        None => Some(Verdict::drop(DropReason::AclNoMatch)),
+    }
+}
+
+/// The source/destination check (SEMANTICS 13.2).
+fn fails_address_check(interface: &CompiledInterface, packet: &PacketContext<'_>) -> bool {
+    interface.source_dest_check && !packet.own_address
+}
+
+/// What the interface's groups say of a packet that belongs to no tracked flow.
+fn by_rules(interface: &CompiledInterface, packet: &PacketContext<'_>) -> (Verdict, Effect) {
+    let headers = packet.headers;
+    let rules = interface.groups(packet.direction);
+    let Some(found) = rules.lookup(&remote(packet), headers.protocol, headers.selector()) else {
+        return (Verdict::drop(DropReason::NoRule), Effect::None);
+    };
+    let opens = may_open(headers);
+    let (reason, state, effect) = if is_untracked(interface, packet, &found) {
+        (PassReason::AllowedUntracked, Some(FlowState::Untracked), Effect::None)
+    } else if opens {
+        (PassReason::AllowedTracked, Some(FlowState::New), Effect::Open(found.rule, None))
+    } else {
+        (PassReason::AllowedStateless, None, Effect::None)
+    };
+    (Verdict::pass(reason).by(found.rule).of_flow(state), effect)
+}
+
+/// Whether the packet's flow is untracked (SEMANTICS 6.2): TCP or UDP, allowed from everywhere,
+/// with the whole way back open to everywhere.
+///
+/// Seen from the packet itself (a-d) and, for all but the SYN that opens a TCP flow, from the
+/// packet turned round (e), because only a SYN tells who began.
+fn is_untracked(
+    interface: &CompiledInterface,
+    packet: &PacketContext<'_>,
+    found: &GroupMatch,
+) -> bool {
+    let headers = packet.headers;
+    let (src_port, is_opening_syn) = match headers.transport {
+        Transport::Tcp(tcp) => (tcp.src_port, tcp.flags.is_opening()),
+        Transport::Udp { src_port, .. } => (src_port, false),
+        _ => return false,
+    };
+    let remote = remote(packet);
+    if interface.auto_tracked(&remote) {
+        return false;
+    }
+    let (is_v6, protocol) = (headers.is_ipv6(), headers.protocol);
+    let there = interface.groups(packet.direction);
+    let back = interface.groups(packet.direction.reverse());
+    let forward_view = found.any_peer && back.all_ports_any(is_v6, protocol);
+    let reverse_view = || {
+        there.all_ports_any(is_v6, protocol)
+            && back.lookup(&remote, protocol, src_port).is_some_and(|m| m.any_peer)
+    };
+    forward_view || (!is_opening_syn && reverse_view())
+}
+
+/// Broadcast and multicast, which a VPC does not carry (SEMANTICS 2.9).
+fn is_unsupported(interface: &CompiledInterface, headers: &Headers) -> bool {
+    let is_broadcast = |addr: &IpAddr| match addr {
+        IpAddr::V4(v4) => v4.is_broadcast() || interface.is_subnet_broadcast(v4),
+        IpAddr::V6(_) => false,
+    };
+    headers.dst.is_multicast() || headers.src.is_multicast() || is_broadcast(&headers.dst)
+}
+
+/// The addresses that interfaces of `old` have no longer in `new`.
+fn lost_addresses(
+    old: &CompiledPolicy,
+    new: &CompiledPolicy,
+    names: &mut Names,
+) -> HashSet<(Scope, IpAddr)> {
+    let mut lost = HashSet::new();
+    for before in old.interfaces() {
+        let scope = names.scope(&before.id);
+        let after = new.interface_by_id(&before.id).and_then(|i| new.interfaces().get(i));
+        let is_lost = |address: &&IpAddr| !after.is_some_and(|after| after.owns(address));
+        lost.extend(before.addresses.iter().filter(is_lost).map(|&address| (scope, address)));
+    }
+    lost
+}
+
+fn profile(timeouts: Timeouts) -> TimeoutProfile {
+    let mut profile = TimeoutProfile::default();
+    let set = |to: &mut Duration, seconds: Option<u32>| {
+        if let Some(seconds) = seconds {
+            *to = Duration::from_secs(seconds.into());
+        }
+    };
+    set(&mut profile.tcp_syn_sent, timeouts.tcp_syn_sent);
+    set(&mut profile.tcp_syn_recv, timeouts.tcp_syn_recv);
+    set(&mut profile.tcp_established, timeouts.tcp_established);
+    set(&mut profile.tcp_fin_wait, timeouts.tcp_fin_wait);
+    set(&mut profile.tcp_close_wait, timeouts.tcp_close_wait);
+    set(&mut profile.tcp_last_ack, timeouts.tcp_last_ack);
+    set(&mut profile.tcp_time_wait, timeouts.tcp_time_wait);
+    set(&mut profile.tcp_close, timeouts.tcp_close);
+    set(&mut profile.udp, timeouts.udp);
+    set(&mut profile.udp_stream, timeouts.udp_stream);
+    set(&mut profile.icmp, timeouts.icmp);
+    set(&mut profile.other, timeouts.other);
+    profile
+}
+
+/// Names that outlive a policy: tracking keeps numbers, and this says what they stand for.
+#[derive(Debug, Default)]
+struct Names {
+    scopes: HashMap<String, Scope>,
+    tags: HashMap<RuleInfo, RuleTag>,
+    rules: Vec<RuleInfo>,
+}
+
+impl Names {
+    fn scope(&mut self, interface: &str) -> Scope {
+        let next = Scope(self.scopes.len() as u32);
+        *self.scopes.entry(interface.to_owned()).or_insert(next)
+    }
+
+    fn tag(&mut self, rule: &RuleInfo) -> RuleTag {
+        if let Some(&tag) = self.tags.get(rule) {
+            return tag;
+        }
+        let tag = RuleTag(self.rules.len() as u32);
+        self.tags.insert(rule.clone(), tag);
+        self.rules.push(rule.clone());
+        tag
+    }
+}
