@@ -10,6 +10,8 @@ use std::net::IpAddr;
 
 use sgwall_packet::{Direction, Frame, Headers, LinkType, ParseError, Timestamp, addresses, parse};
 
+use sgwall_rules::compile::RuleInfo;
+
 use crate::attribution::{Attribution, Sides};
 use crate::counters::Tally;
 use crate::pipeline::{PacketContext, Pipeline};
@@ -56,6 +58,8 @@ pub struct Event<'a> {
     pub side: Option<(usize, Direction)>,
     /// What became of it.
     pub judgement: Judgement,
+    /// The rule that admitted the tracked flow it belongs to, perhaps of an earlier policy.
+    pub admitted_by: Option<&'a RuleInfo>,
     /// Whether this is the last word on the frame: it goes on, or no further.
     pub is_final: bool,
 }
@@ -195,12 +199,17 @@ impl Judge {
                 error: None,
                 side: Some((interface, direction)),
                 judgement: Judgement::Verdict(verdict),
+                admitted_by: self.admitting_rule(&verdict),
                 is_final,
             });
             if is_final {
                 return;
             }
         }
+    }
+
+    fn admitting_rule(&self, verdict: &Verdict) -> Option<&RuleInfo> {
+        self.pipeline.admitting_rule(verdict.admitted_by?)
     }
 
     fn hold(
@@ -250,6 +259,7 @@ impl Judge {
                 error: None,
                 side: released.interface.map(|i| (i, released.direction)),
                 judgement: Judgement::Verdict(released.verdict),
+                admitted_by: self.admitting_rule(&released.verdict),
                 is_final: !goes_on,
             });
             if goes_on {
@@ -291,7 +301,16 @@ impl Judge {
     ) {
         self.pipeline.count(&verdict, 0);
         let judgement = Judgement::Verdict(verdict);
-        sink(Event { frame, headers: None, error, side, judgement, is_final: true });
+        let event = Event {
+            frame,
+            headers: None,
+            error,
+            side,
+            judgement,
+            admitted_by: None,
+            is_final: true,
+        };
+        sink(event);
     }
 
     fn skip(
@@ -304,6 +323,15 @@ impl Judge {
     ) {
         self.unjudged.skipped[reason as usize].add(frame.wire_len);
         let judgement = Judgement::Skip(reason);
-        sink(Event { frame, headers, error, side: None, judgement, is_final: true });
+        let event = Event {
+            frame,
+            headers,
+            error,
+            side: None,
+            judgement,
+            admitted_by: None,
+            is_final: true,
+        };
+        sink(event);
     }
 }

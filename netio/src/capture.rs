@@ -65,6 +65,21 @@ impl LinkKind {
     }
 }
 
+impl From<LinkType> for LinkKind {
+    fn from(link: LinkType) -> Self {
+        LinkKind(match link {
+            LinkType::Null => 0,
+            LinkType::Ethernet => 1,
+            LinkType::RawIp => 101,
+            LinkType::Loop => 108,
+            LinkType::LinuxSll => 113,
+            LinkType::Ipv4 => 228,
+            LinkType::Ipv6 => 229,
+            LinkType::LinuxSll2 => 276,
+        })
+    }
+}
+
 impl fmt::Display for LinkKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "LINKTYPE {}", self.0)

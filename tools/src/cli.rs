@@ -1,0 +1,108 @@
+//! The command line: flags as they are typed. What they mean is resolved by each command.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use ipnet::IpNet;
+use sgwall_packet::Direction;
+
+/// Cloud security groups and network ACLs for any Linux interface or packet capture.
+#[derive(Debug, Parser)]
+#[command(version, about, disable_help_subcommand = true)]
+#[command(after_help = "\
+Exit status: 0 done; 2 the command line or the policy is wrong; 3 a file could not be read or \
+written, or a capture is damaged.")]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Judge a packet capture by a policy: what would have passed, and why
+    Replay(ReplayArgs),
+}
+
+/// Arguments of `sgwall replay`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  sgwall replay                                   the embedded example
+  sgwall replay web.pcap --policy policy.toml     a summary
+  sgwall replay web.pcap --policy dump/ --interface eni-0a1b --packets
+  tcpdump -w - | sgwall replay - --policy policy.toml --json
+
+Exit status: 0 judged; 2 the command line or the policy is wrong; 3 a file could not be read or \
+written, or a capture is damaged (what could be read was judged).")]
+pub(crate) struct ReplayArgs {
+    /// Captures (pcap or pcapng, plain, gzip or zstd), judged one after the other; `-` is
+    /// standard input. Without any, and without a policy: the embedded example
+    #[arg(value_name = "CAPTURE")]
+    pub(crate) captures: Vec<PathBuf>,
+
+    /// Policy: TOML files, AWS JSON (`aws ec2 describe-*`), or directories of them, merged
+    #[arg(short, long, value_name = "FILE|DIR", num_args = 1..)]
+    pub(crate) policy: Vec<PathBuf>,
+
+    /// Judge on this network interface only (repeatable). Default: all of the policy
+    #[arg(short, long, value_name = "ENI")]
+    pub(crate) interface: Vec<String>,
+
+    /// Take every packet to go this way through the one interface
+    #[arg(short, long, value_name = "DIRECTION")]
+    pub(crate) direction: Option<DirectionArg>,
+
+    /// Addresses of the capture that stand for the one interface (repeatable)
+    #[arg(short, long, value_name = "ADDRESS|CIDR", value_parser = address_or_cidr)]
+    pub(crate) local: Vec<IpNet>,
+
+    /// Print a line for each packet
+    #[arg(long, conflicts_with = "json")]
+    pub(crate) packets: bool,
+
+    /// Print a JSON object for each packet, one a line, and one for the summary
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    /// Write the packets that pass to this pcapng file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) pass: Option<PathBuf>,
+
+    /// Write the packets that are dropped to this pcapng file, each with the reason as comment
+    #[arg(long, value_name = "FILE")]
+    pub(crate) drop: Option<PathBuf>,
+
+    /// Tracked flows at once; a flow beyond is refused
+    #[arg(long, value_name = "N", default_value_t = 1 << 20)]
+    pub(crate) max_flows: usize,
+}
+
+/// A direction on the command line.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum DirectionArg {
+    /// Towards the instance
+    Ingress,
+    /// From the instance
+    Egress,
+}
+
+impl From<DirectionArg> for Direction {
+    fn from(arg: DirectionArg) -> Self {
+        match arg {
+            DirectionArg::Ingress => Direction::Ingress,
+            DirectionArg::Egress => Direction::Egress,
+        }
+    }
+}
+
+/// `10.0.0.1` is `10.0.0.1/32`.
+fn address_or_cidr(text: &str) -> Result<IpNet, String> {
+    let parsed = match text.contains("/") {
+        true => text.parse().ok(),
+        false => text.parse().ok().map(|host: IpAddr| IpNet::from(host)),
+    };
+    parsed
+        .ok_or_else(|| "expected an address such as 10.0.0.1 or a range such as 10.0.0.0/24".into())
+}

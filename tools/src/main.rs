@@ -1,0 +1,30 @@
+//! `sgwall`: what would these security groups and network ACLs do to this traffic, and why?
+
+// The command line reads files; the core crates may not.
+#![allow(clippy::disallowed_methods)]
+
+mod cli;
+mod failure;
+mod policy;
+mod replay;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use cli::{Cli, Command};
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Replay(args) => replay::run(&args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        // Whoever read our output has had enough of it.
+        Err(failure) if failure.is_closed_output() => ExitCode::SUCCESS,
+        Err(failure) => {
+            anstream::eprintln!("{failure}");
+            ExitCode::from(failure.exit_status())
+        }
+    }
+}

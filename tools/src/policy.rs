@@ -1,0 +1,72 @@
+//! Policies from files: reading them, reporting on them, compiling them.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use sgwall_rules::compile::{CompiledPolicy, Generation};
+use sgwall_rules::load::{Input, load};
+
+use crate::failure::{Coloured, Failure};
+
+/// A policy file: its name for messages, and its bytes.
+pub(crate) type NamedBytes = (String, Vec<u8>);
+
+/// Reads policy files; of a directory, its `.toml` and `.json` files in order of their names.
+pub(crate) fn read(paths: &[PathBuf]) -> Result<Vec<NamedBytes>, Failure> {
+    let mut files = Vec::new();
+    for path in paths {
+        if path.is_dir() {
+            let before = files.len();
+            for entry in sorted_entries(path)? {
+                let is_policy = entry.extension().is_some_and(|e| e == "toml" || e == "json")
+                    && entry.is_file();
+                if is_policy {
+                    files.push(read_one(&entry)?);
+                }
+            }
+            if files.len() == before {
+                return Err(Failure::Usage(format!(
+                    "{}: the directory holds no .toml or .json file; name the policy files themselves",
+                    path.display()
+                )));
+            }
+        } else {
+            files.push(read_one(path)?);
+        }
+    }
+    Ok(files)
+}
+
+/// Loads, validates and compiles; warnings and notes go to standard error.
+///
+/// # Errors
+/// Every error of the policy at once.
+pub(crate) fn compile(files: &[NamedBytes]) -> Result<Arc<CompiledPolicy>, Failure> {
+    let inputs: Vec<_> =
+        files.iter().map(|(name, bytes)| Input { name: name.clone(), bytes }).collect();
+    let loaded = load(&inputs).map_err(Failure::Policy)?;
+    for diagnostic in &loaded.diagnostics {
+        anstream::eprintln!("{}", Coloured(diagnostic));
+    }
+    Ok(Arc::new(CompiledPolicy::compile(&loaded.policy, Generation(0))))
+}
+
+fn read_one(path: &Path) -> Result<NamedBytes, Failure> {
+    let bytes = fs::read(path).map_err(|e| unreadable(path, &e))?;
+    Ok((path.display().to_string(), bytes))
+}
+
+fn sorted_entries(dir: &Path) -> Result<Vec<PathBuf>, Failure> {
+    let entries = fs::read_dir(dir).map_err(|e| unreadable(dir, &e))?;
+    let mut paths = entries
+        .map(|entry| entry.map(|e| e.path()))
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|e| unreadable(dir, &e))?;
+    paths.sort();
+    Ok(paths)
+}
+
+fn unreadable(path: &Path, error: &std::io::Error) -> Failure {
+    Failure::Io(format!("cannot read {}: {error}", path.display()))
+}

@@ -1,0 +1,266 @@
+//! `sgwall replay`: judges captures by a policy, packet by packet.
+//!
+//! Here flags are resolved to what they mean, captures are read, and each event goes to whoever
+//! wants it: [`record`] makes it printable, [`summary`] adds up, [`split`] writes packets back.
+
+mod record;
+mod split;
+mod summary;
+
+use std::cell::OnceCell;
+use std::fs;
+use std::io::{self, BufWriter, IsTerminal, Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use sgwall_dataplane::{Attribution, Config, Event, FrameInput, Judge, Pipeline};
+use sgwall_netio::capture::{self, Packet, Reader};
+use sgwall_netio::seed::random_seed;
+use sgwall_rules::compile::CompiledPolicy;
+
+use crate::cli::ReplayArgs;
+use crate::failure::Failure;
+use crate::policy;
+use record::Printer;
+use split::Split;
+use summary::Summary;
+
+const EXAMPLE_POLICY: &[u8] = include_bytes!("../../example/policy.toml");
+const EXAMPLE_CAPTURE: &[u8] = include_bytes!("../../example/capture.pcapng");
+const EXAMPLE_NOTE: &str = "\
+No capture and no policy given: this is the embedded example. To judge your own:
+  sgwall replay CAPTURE --policy POLICY
+";
+
+/// What is printed for each packet.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Output {
+    Summary,
+    Packets,
+    Json,
+}
+
+/// Where a capture comes from.
+enum Capture {
+    Embedded,
+    File(PathBuf),
+}
+
+/// Everything that one run needs, resolved from the flags.
+struct Replay {
+    captures: Vec<Capture>,
+    judge: Judge,
+    policy: Arc<CompiledPolicy>,
+    printer: Printer,
+    split: Split,
+    summary: Summary,
+}
+
+/// Runs the command.
+pub(crate) fn run(args: &ReplayArgs) -> Result<(), Failure> {
+    let (captures, policies) = captures_and_policies(args)?;
+    let policy = policy::compile(&policies)?;
+    let attribution = attribution(args, &policy)?;
+    let config = Config { max_flows: args.max_flows, hash_seed: random_seed() };
+    let output = match (args.json, args.packets) {
+        (true, _) => Output::Json,
+        (false, true) => Output::Packets,
+        (false, false) => Output::Summary,
+    };
+    if matches!(captures[..], [Capture::Embedded]) {
+        anstream::eprintln!("{EXAMPLE_NOTE}");
+    }
+    let replay = Replay {
+        judge: Judge::new(Pipeline::new(Arc::clone(&policy), config), attribution),
+        printer: Printer::new(output, captures.len() > 1),
+        split: Split::create(args.pass.as_deref(), args.drop.as_deref())?,
+        summary: Summary::default(),
+        captures,
+        policy,
+    };
+    let stdout = anstream::AutoStream::auto(io::stdout().lock());
+    replay.run(output, BufWriter::with_capacity(1 << 16, stdout))
+}
+
+impl Replay {
+    fn run(mut self, output: Output, mut out: impl Write) -> Result<(), Failure> {
+        let mut damage = Ok(());
+        for capture in std::mem::take(&mut self.captures) {
+            match self.one_capture(&capture, &mut out) {
+                // What was read before the damage has been judged: report it first.
+                Err(Failure::Capture(error)) => {
+                    damage = Err(Failure::Capture(error));
+                    break;
+                }
+                result => result?,
+            }
+        }
+        self.split.finish()?;
+        let written = match output {
+            Output::Json => self.summary.write_json(&mut out, &self.policy, &self.judge),
+            _ => self.summary.write_text(&mut out, &self.policy, &self.judge),
+        };
+        written.and_then(|()| out.flush()).map_err(Failure::Output)?;
+        damage
+    }
+
+    fn one_capture(&mut self, capture: &Capture, out: &mut impl Write) -> Result<(), Failure> {
+        match capture {
+            Capture::Embedded => {
+                let reader = Reader::new(EXAMPLE_CAPTURE, "embedded example")?;
+                self.judge_all(reader, None, out)
+            }
+            Capture::File(path) => {
+                let reader = capture::open(path)?;
+                let progress = progress_bar(path);
+                let result = self.judge_all(reader, progress.as_ref(), out);
+                if let Some(bar) = progress {
+                    bar.finish_and_clear();
+                }
+                result
+            }
+        }
+    }
+
+    /// Judges a whole capture. Its frames are numbered from 1.
+    fn judge_all(
+        &mut self,
+        mut reader: Reader<'_>,
+        progress: Option<&ProgressBar>,
+        out: &mut impl Write,
+    ) -> Result<(), Failure> {
+        let Replay { judge, policy, printer, split, summary, .. } = self;
+        printer.begin(reader.name());
+        summary.captures += 1;
+        let failed = OnceCell::new();
+        let mut sink = |event: Event<'_>| {
+            summary.add(&event);
+            let printed = printer.print(out, policy, &event).map_err(Failure::Output);
+            if let Err(failure) = printed.and_then(|()| split.write(&event, policy)) {
+                let _ = failed.set(failure);
+            }
+        };
+        let mut frame = 0;
+        let end = loop {
+            match reader.next_packet() {
+                Ok(Some(packet)) => {
+                    frame += 1;
+                    judge.judge(frame_input(frame, &packet), &mut sink);
+                }
+                Ok(None) => break Ok(()),
+                Err(error) => break Err(Failure::Capture(error)),
+            }
+            if failed.get().is_some() {
+                break Ok(());
+            }
+            if let Some(bar) = progress.filter(|_| frame % 8192 == 0) {
+                bar.set_position(reader.bytes_read());
+            }
+        };
+        judge.finish(&mut sink);
+        failed.into_inner().map_or(end, Err)
+    }
+}
+
+fn frame_input<'a>(token: u64, packet: &Packet<'a>) -> FrameInput<'a> {
+    FrameInput {
+        token,
+        link: packet.link.known(),
+        data: packet.data,
+        wire_len: packet.wire_len,
+        time: packet.time,
+        decimals: packet.decimals,
+        recorded: packet.direction,
+    }
+}
+
+/// Tells captures from policies. `--policy p.toml web.pcap` reads as two policies to the command
+/// line; a capture among them is known by its first bytes and was meant as one.
+fn captures_and_policies(
+    args: &ReplayArgs,
+) -> Result<(Vec<Capture>, Vec<policy::NamedBytes>), Failure> {
+    if args.captures.is_empty() && args.policy.is_empty() {
+        let example = ("embedded example policy".to_owned(), EXAMPLE_POLICY.to_vec());
+        return Ok((vec![Capture::Embedded], vec![example]));
+    }
+    let (misplaced, policies): (Vec<_>, Vec<_>) =
+        args.policy.iter().cloned().partition(|path| looks_like_capture(path));
+    let captures: Vec<_> =
+        args.captures.iter().cloned().chain(misplaced).map(Capture::File).collect();
+    if captures.is_empty() {
+        return Err(Failure::Usage("no capture given; name one, or - for standard input".into()));
+    }
+    if policies.is_empty() {
+        return Err(Failure::Usage(
+            "no policy given; name one with --policy FILE (TOML, or JSON of aws ec2 describe-*)"
+                .into(),
+        ));
+    }
+    Ok((captures, policy::read(&policies)?))
+}
+
+fn looks_like_capture(path: &Path) -> bool {
+    let mut magic = [0; 4];
+    let read = fs::File::open(path).and_then(|mut file| file.read_exact(&mut magic));
+    read.is_ok() && capture::is_magic(magic)
+}
+
+/// Which interfaces judge what.
+fn attribution(args: &ReplayArgs, policy: &CompiledPolicy) -> Result<Attribution, Failure> {
+    let known = || {
+        let ids: Vec<_> = policy.interfaces().iter().map(|i| i.id.as_str()).collect();
+        match ids.len() {
+            0 => "the policy has none".to_owned(),
+            1..=12 => format!("the policy has {}", ids.join(", ")),
+            n => format!("the policy has {n}, among them {}", ids[..12].join(", ")),
+        }
+    };
+    if policy.interfaces().is_empty() {
+        return Err(Failure::Usage(
+            "the policy has no network interface to judge on; add an [[interface]] or the answer \
+             of describe-network-interfaces"
+                .into(),
+        ));
+    }
+    let mut only = Vec::new();
+    for id in &args.interface {
+        only.push(policy.interface_by_id(id).ok_or_else(|| {
+            Failure::Usage(format!("--interface {id}: no such interface; {}", known()))
+        })?);
+    }
+    if only.is_empty() && policy.interfaces().len() == 1 {
+        only.push(0);
+    }
+    if only.len() != 1 {
+        for (flag, given) in
+            [("--local", !args.local.is_empty()), ("--direction", args.direction.is_some())]
+        {
+            if given {
+                return Err(Failure::Usage(format!(
+                    "{flag} needs one interface to speak of; name it with --interface ({})",
+                    known()
+                )));
+            }
+        }
+    }
+    Ok(Attribution {
+        only: (!only.is_empty()).then_some(only),
+        direction: args.direction.map(Into::into),
+        local: args.local.iter().map(|net| (net.network(), net.broadcast())).collect(),
+    })
+}
+
+/// A bar on standard error for files that take a while; none where nobody watches.
+fn progress_bar(path: &Path) -> Option<ProgressBar> {
+    const WORTH_A_BAR: u64 = 16 << 20;
+    let len = fs::metadata(path).ok()?.len();
+    if len < WORTH_A_BAR || !io::stderr().is_terminal() {
+        return None;
+    }
+    let style = ProgressStyle::with_template(
+        "{prefix} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}",
+    );
+    let bar = ProgressBar::new(len).with_prefix(path.display().to_string());
+    Some(style.map_or(bar.clone(), |style| bar.with_style(style)))
+}

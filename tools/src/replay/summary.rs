@@ -1,0 +1,390 @@
+//! What a replay adds up to, as tables for people or one object for programs.
+
+use std::collections::HashMap;
+use std::io::{self, Write};
+use std::net::IpAddr;
+
+use anstyle::Style;
+use serde::Serialize;
+use sgwall_dataplane::{
+    DropReason, Event, Judge, Judgement, Outcome, PassReason, SkipReason, Stage, counters::Tally,
+};
+use sgwall_packet::{Direction, FiveTuple};
+use sgwall_rules::compile::{CompiledPolicy, RuleId};
+use sgwall_rules::model::protocol_name;
+
+use super::record::{VERSION, verdict_style};
+
+/// Dropped flows and strangers remembered apart; what comes later is only counted.
+const MAX_REMEMBERED: usize = 1 << 16;
+/// Rows of a table for people.
+const TOP: usize = 10;
+
+/// Sums over all captures of a run.
+#[derive(Default)]
+pub(super) struct Summary {
+    pub(super) captures: u64,
+    frames: Fates,
+    dropped: Dropped,
+    strangers: HashMap<IpAddr, u64>,
+}
+
+/// Frames by their final fate; bytes are those on the wire.
+#[derive(Default, Serialize)]
+struct Fates {
+    total: Sum,
+    pass: Sum,
+    drop: Sum,
+    skip: Sum,
+}
+
+#[derive(Clone, Copy, Default, Serialize)]
+struct Sum {
+    packets: u64,
+    bytes: u64,
+}
+
+/// Dropped flows, by interface, direction and five-tuple.
+#[derive(Default)]
+struct Dropped {
+    flows: HashMap<(Option<usize>, Direction, FiveTuple), (Sum, DropReason)>,
+    unremembered: u64,
+}
+
+impl Sum {
+    fn add(&mut self, bytes: u32) {
+        self.packets += 1;
+        self.bytes += u64::from(bytes);
+    }
+}
+
+impl From<Tally> for Sum {
+    fn from(tally: Tally) -> Self {
+        Sum { packets: tally.packets, bytes: tally.bytes }
+    }
+}
+
+#[derive(Serialize)]
+struct ReasonRow {
+    verdict: &'static str,
+    stage: &'static str,
+    reason: &'static str,
+    #[serde(flatten)]
+    sum: Sum,
+    #[serde(skip)]
+    text: &'static str,
+}
+
+#[derive(Serialize)]
+struct RuleRow<'a> {
+    rule: String,
+    direction: &'static str,
+    text: &'a str,
+    packets: u64,
+}
+
+#[derive(Serialize)]
+struct FlowRow<'a> {
+    interface: Option<&'a str>,
+    direction: &'static str,
+    protocol: String,
+    #[serde(serialize_with = "as_text")]
+    flow: FiveTuple,
+    #[serde(flatten)]
+    sum: Sum,
+    reason: &'static str,
+}
+
+#[derive(Serialize)]
+struct Flows {
+    tracked: u64,
+    live: u64,
+}
+
+#[derive(Serialize)]
+struct Report<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    version: u32,
+    captures: u64,
+    frames: &'a Fates,
+    flows: Flows,
+    reasons: Vec<ReasonRow>,
+    rules: Vec<RuleRow<'a>>,
+    unused_rules: usize,
+    most_dropped: Vec<FlowRow<'a>>,
+    hints: Vec<String>,
+}
+
+impl Summary {
+    pub(super) fn add(&mut self, event: &Event<'_>) {
+        if event.is_final {
+            let len = event.frame.wire_len;
+            self.frames.total.add(len);
+            match event.judgement {
+                Judgement::Skip(_) => self.frames.skip.add(len),
+                Judgement::Verdict(v) if v.is_pass() => self.frames.pass.add(len),
+                Judgement::Verdict(_) => self.frames.drop.add(len),
+            }
+        }
+        match (event.judgement, event.headers) {
+            (Judgement::Verdict(v), Some(headers)) => {
+                if let (Outcome::Drop(reason), Some((interface, direction))) =
+                    (v.outcome, event.side)
+                {
+                    let key = (Some(interface), direction, FiveTuple::from(headers));
+                    self.dropped.add(key, headers.ip_len, reason);
+                }
+            }
+            (Judgement::Skip(SkipReason::NotOurs), Some(headers)) => {
+                for addr in [headers.src, headers.dst] {
+                    if self.strangers.len() < MAX_REMEMBERED || self.strangers.contains_key(&addr) {
+                        *self.strangers.entry(addr).or_default() += 1;
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn report<'a>(&'a self, policy: &'a CompiledPolicy, judge: &Judge, top: usize) -> Report<'a> {
+        let counters = judge.pipeline().counters();
+        let connections = judge.pipeline().connections();
+        let (rules, unused_rules) = rule_rows(policy, |id| counters.hits(id));
+        Report {
+            kind: "summary",
+            version: VERSION,
+            captures: self.captures,
+            frames: &self.frames,
+            flows: Flows {
+                tracked: connections.counters().created,
+                live: connections.len() as u64,
+            },
+            reasons: reason_rows(judge),
+            rules,
+            unused_rules,
+            most_dropped: self.dropped.rows(policy, top),
+            hints: self.hints(policy, judge),
+        }
+    }
+
+    /// What a user probably wants to know next.
+    fn hints(&self, policy: &CompiledPolicy, judge: &Judge) -> Vec<String> {
+        let mut hints = Vec::new();
+        let judged = self.frames.total.packets - self.frames.skip.packets;
+        let not_ours = judge.unjudged().skipped(SkipReason::NotOurs).packets;
+        if judged == 0 && not_ours > 0 {
+            let mut strangers: Vec<_> = self.strangers.iter().collect();
+            strangers.sort_by_key(|&(addr, count)| (std::cmp::Reverse(*count), *addr));
+            let busiest: Vec<_> = strangers.iter().take(3).map(|(a, _)| a.to_string()).collect();
+            let name = match policy.interfaces() {
+                [one] => one.id.clone(),
+                _ => "ENI".to_owned(),
+            };
+            hints.push(format!(
+                "no packet concerns an interface of the policy; the capture's busiest addresses \
+                 are {}. If one of them stands for the interface, say --interface {name} --local ADDRESS",
+                busiest.join(", ")
+            ));
+        }
+        if judge.pipeline().counters().dropped(DropReason::SrcDstCheck).packets > 0 {
+            hints.push(
+                "src-dst-check: the address on the interface's side is not its own. If it stands \
+                 for the interface, say --local ADDRESS; if the interface routes for others, set \
+                 source_dest_check = false"
+                    .into(),
+            );
+        }
+        if judge.unjudged().skipped(SkipReason::Truncated).packets > 0 {
+            hints.push(
+                "truncated: the capture was taken with too small a snap length (tcpdump -s)".into(),
+            );
+        }
+        if self.dropped.unremembered > 0 {
+            hints.push(format!(
+                "{} dropped packets are of flows beyond the first {MAX_REMEMBERED}, which are not \
+                 listed one by one",
+                self.dropped.unremembered
+            ));
+        }
+        hints
+    }
+
+    /// One JSON object on one line.
+    pub(super) fn write_json(
+        &self,
+        out: &mut impl Write,
+        policy: &CompiledPolicy,
+        judge: &Judge,
+    ) -> io::Result<()> {
+        serde_json::to_writer(&mut *out, &self.report(policy, judge, 100))?;
+        writeln!(out)
+    }
+
+    /// Tables.
+    pub(super) fn write_text(
+        &self,
+        out: &mut impl Write,
+        policy: &CompiledPolicy,
+        judge: &Judge,
+    ) -> io::Result<()> {
+        let report = self.report(policy, judge, TOP);
+        let bold = Style::new().bold();
+        let Fates { total, pass, drop, skip } = report.frames;
+        writeln!(out, "{bold}{:<9}{:>10}  {:>12}{bold:#}", "FRAMES", "packets", "bytes")?;
+        for (word, sum) in [("", total), ("pass", pass), ("drop", drop), ("skip", skip)] {
+            let (style, word) = (verdict_style(word), if word.is_empty() { "all" } else { word });
+            let style = if word == "all" { Style::new() } else { style };
+            let (packets, bytes) = (grouped(sum.packets), grouped(sum.bytes));
+            writeln!(out, "{style}{word:<9}{packets:>10}  {bytes:>12}{style:#}")?;
+        }
+        let Flows { tracked, live } = report.flows;
+        writeln!(
+            out,
+            "\n{tracked} tracked flows were opened; {live} are in the table at the end."
+        )?;
+
+        writeln!(
+            out,
+            "\n{bold}{:<5}{:<15} {:<25}{:>10} {:>12}  WHY{bold:#}",
+            "", "STAGE", "REASON", "packets", "bytes"
+        )?;
+        for ReasonRow { verdict, stage, reason, sum, text } in &report.reasons {
+            let style = verdict_style(verdict);
+            let (packets, bytes) = (grouped(sum.packets), grouped(sum.bytes));
+            writeln!(
+                out,
+                "{style}{verdict:<5}{style:#}{stage:<15} {reason:<25}{packets:>10} {bytes:>12}  {text}"
+            )?;
+        }
+        if !report.rules.is_empty() {
+            writeln!(out, "\n{bold}{:>9}  {:<34} RULE THAT DECIDED{bold:#}", "packets", "")?;
+            for RuleRow { rule, direction, text, packets } in report.rules.iter().take(2 * TOP) {
+                writeln!(out, "{:>9}  {rule:<34} {direction} {text}", grouped(*packets))?;
+            }
+            if report.rules.len() > 2 * TOP {
+                writeln!(out, "{:>9}  and {} more", "", report.rules.len() - 2 * TOP)?;
+            }
+        }
+        if report.unused_rules > 0 {
+            writeln!(out, "{:>9}  {} rules decided nothing", "", report.unused_rules)?;
+        }
+        if !report.most_dropped.is_empty() {
+            writeln!(out, "\n{bold}{:>9}  MOST DROPPED FLOWS{bold:#}", "packets")?;
+            for row in &report.most_dropped {
+                let FlowRow { interface, direction, protocol, flow, sum, reason } = row;
+                let interface = interface.unwrap_or("-");
+                let packets = grouped(sum.packets);
+                writeln!(
+                    out,
+                    "{packets:>9}  {interface} {direction:<7} {protocol:<6} {flow}  {reason}"
+                )?;
+            }
+        }
+        for hint in &report.hints {
+            writeln!(out, "\n{bold}hint:{bold:#} {hint}")?;
+        }
+        Ok(())
+    }
+}
+
+impl Dropped {
+    fn add(&mut self, key: (Option<usize>, Direction, FiveTuple), bytes: u32, reason: DropReason) {
+        if self.flows.len() >= MAX_REMEMBERED && !self.flows.contains_key(&key) {
+            self.unremembered += 1;
+            return;
+        }
+        self.flows.entry(key).or_insert((Sum::default(), reason)).0.add(bytes);
+    }
+
+    /// The `top` flows by packets, then bytes; ties in the order of their names.
+    fn rows<'a>(&self, policy: &'a CompiledPolicy, top: usize) -> Vec<FlowRow<'a>> {
+        let mut flows: Vec<_> = self.flows.iter().collect();
+        flows.sort_by_key(|((interface, direction, flow), (sum, _))| {
+            (std::cmp::Reverse((sum.packets, sum.bytes)), *interface, *direction, *flow)
+        });
+        let row = |(&(interface, direction, flow), &(sum, reason)): (&_, &(Sum, DropReason))| {
+            let (interface, direction, flow): (Option<usize>, Direction, FiveTuple) =
+                (interface, direction, flow);
+            FlowRow {
+                interface: interface.and_then(|i| Some(policy.interfaces().get(i)?.id.as_str())),
+                direction: direction.as_str(),
+                protocol: protocol_name(flow.protocol),
+                flow,
+                sum,
+                reason: reason.as_str(),
+            }
+        };
+        flows.into_iter().take(top).map(row).collect()
+    }
+}
+
+/// Every reason that was given at least once, in the order of a packet's way.
+fn reason_rows(judge: &Judge) -> Vec<ReasonRow> {
+    let counters = judge.pipeline().counters();
+    let row = |verdict, stage: Stage, reason, text, tally: Tally| {
+        let row = ReasonRow { verdict, stage: stage.as_str(), reason, sum: tally.into(), text };
+        (stage, row)
+    };
+    let pass = PassReason::ALL
+        .iter()
+        .map(|&r| row("pass", r.stage(), r.as_str(), r.describe(), counters.passed(r)));
+    let drop = DropReason::ALL
+        .iter()
+        .map(|&r| row("drop", r.stage(), r.as_str(), r.describe(), counters.dropped(r)));
+    let skip = SkipReason::ALL
+        .iter()
+        .map(|&r| row("skip", r.stage(), r.as_str(), r.describe(), judge.unjudged().skipped(r)));
+    let mut rows: Vec<_> =
+        pass.chain(drop).chain(skip).filter(|(_, row)| row.sum.packets > 0).collect();
+    rows.sort_by_key(|(stage, _)| *stage);
+    rows.into_iter().map(|(_, row)| row).collect()
+}
+
+/// Rules that decided, most hits first, and how many decided nothing.
+fn rule_rows(policy: &CompiledPolicy, hits: impl Fn(RuleId) -> u64) -> (Vec<RuleRow<'_>>, usize) {
+    let mut rows = Vec::new();
+    let mut unused = 0;
+    for (i, rule) in policy.rules().iter().enumerate() {
+        let packets = hits(RuleId(i as u32));
+        if packets == 0 {
+            unused += 1;
+            continue;
+        }
+        rows.push(RuleRow {
+            rule: format!("{}/{}", rule.owner, rule.rule),
+            direction: rule.direction.as_str(),
+            text: &rule.text,
+            packets,
+        });
+    }
+    rows.sort_by_key(|row| std::cmp::Reverse(row.packets));
+    (rows, unused)
+}
+
+fn as_text<S: serde::Serializer>(flow: &FiveTuple, s: S) -> Result<S::Ok, S::Error> {
+    s.collect_str(flow)
+}
+
+/// `1234567` as `1,234,567`.
+fn grouped(n: u64) -> String {
+    let digits = n.to_string();
+    let mut text = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn digits_are_grouped_by_three() {
+        let grouped = super::grouped;
+        assert_eq!([grouped(0), grouped(999), grouped(1000)], ["0", "999", "1,000"]);
+        assert_eq!(grouped(12_345_678), "12,345,678");
+    }
+}
