@@ -1,1 +1,98 @@
-//! placeholder
+//! The conformance suite: policies, packets with times, and the verdicts they must get.
+//!
+//! A case is an entry of a TOML file in `cases/`, as [`Case`] describes it: who is there, what the
+//! rules are, and steps in one line each, a packet with its verdicts or a change of the policy.
+//! [`Case::run`] drives the whole pipeline with it, and tells every step that went otherwise.
+//! `README.md` beside this crate says how to write one.
+
+mod run;
+mod step;
+mod world;
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use sgwall_rules::model::Compat;
+
+/// A file of cases.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CaseFile {
+    /// The cases.
+    pub case: Vec<Case>,
+}
+
+/// One case.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Case {
+    /// The statement or numbered case of the specification: `1`, `D4`, `11.4`.
+    pub id: String,
+    /// What it shows.
+    pub title: String,
+    /// Editions under which it holds (`ec2-2017`, `current`); left out: both.
+    #[serde(default)]
+    pub compat: Vec<String>,
+    /// Whether ICMP errors are admitted by the packet they quote.
+    #[serde(default)]
+    pub icmp_related: bool,
+    /// Groups with their rules in one line each (`sgwall_rules::text`).
+    #[serde(default)]
+    pub groups: BTreeMap<String, Vec<String>>,
+    /// Groups attached to the interfaces `a`, `b` and `c`; one left out does not exist. Left out
+    /// altogether: `a` has every group.
+    #[serde(default)]
+    pub interfaces: BTreeMap<String, Vec<String>>,
+    /// Entries of the network ACLs of the subnets `s1` and `s2`; left out: the default ACL.
+    #[serde(default)]
+    pub acls: BTreeMap<String, Vec<String>>,
+    /// Prefix lists with their entries.
+    #[serde(default)]
+    pub prefix_lists: BTreeMap<String, Vec<String>>,
+    /// Interfaces whose source/destination check is off.
+    #[serde(default)]
+    pub unchecked: Vec<String>,
+    /// Established TCP flows may be idle this long, seconds, on `a`.
+    #[serde(default)]
+    pub tcp_established: Option<u32>,
+    /// Tracked flows at once; left out: plenty.
+    #[serde(default)]
+    pub max_flows: Option<usize>,
+    /// Routes of both subnets, `DESTINATION TARGET` in the words of `docs/policy.md`.
+    #[serde(default)]
+    pub routes: Vec<String>,
+    /// An interface and a direction, `a egress`: every packet goes through it this way, whatever
+    /// its addresses. Left out: by the addresses.
+    pub through: Option<String>,
+    /// Packets and changes, in order.
+    pub steps: Vec<String>,
+    /// Tracked flows alive after the last step.
+    pub flows: Option<usize>,
+}
+
+impl Case {
+    /// The editions under which the case holds.
+    ///
+    /// # Errors
+    /// A word that names none.
+    pub fn editions(&self) -> Result<Vec<Compat>, String> {
+        let all = [Compat::Ec2_2017, Compat::Current];
+        if self.compat.is_empty() {
+            return Ok(all.to_vec());
+        }
+        let find = |word: &String| {
+            let known = all.into_iter().find(|c| c.as_str() == word);
+            known.ok_or_else(|| format!("case {}: no edition {word:?}", self.id))
+        };
+        self.compat.iter().map(find).collect()
+    }
+
+    /// Runs the case under one edition.
+    ///
+    /// # Errors
+    /// Every step whose verdicts are not those expected, a line each; or what is wrong with the
+    /// case itself.
+    pub fn run(&self, compat: Compat) -> Result<(), String> {
+        run::run(self, compat)
+    }
+}

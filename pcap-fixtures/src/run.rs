@@ -1,0 +1,109 @@
+//! Running a case: the whole pipeline, frame by frame.
+
+use std::sync::Arc;
+
+use sgwall_dataplane::{
+    Attribution, Config, DropReason, Event, FrameInput, Judge, Judgement, Outcome, Pipeline,
+};
+use sgwall_packet::{Direction, LinkType, Timestamp};
+use sgwall_rules::compile::{CompiledPolicy, Generation};
+use sgwall_rules::model::{Compat, Policy};
+
+use crate::step::{Step, What, change};
+use crate::{Case, world};
+
+pub(crate) fn run(case: &Case, compat: Compat) -> Result<(), String> {
+    let mut policy = world::policy(case, compat)?;
+    let mut generation = 0;
+    let compile = |policy: &Policy, generation| {
+        Arc::new(CompiledPolicy::compile(policy, Generation(generation)))
+    };
+    let config = Config { max_flows: case.max_flows.unwrap_or(1000), hash_seed: [0x5eed, 1, 2, 3] };
+    let pipeline = Pipeline::new(compile(&policy, generation), config);
+    let mut judge = Judge::new(pipeline, attribution(case, &policy)?);
+    let mut wrong = Vec::new();
+    let mut judged = 0;
+    let mut now = Timestamp::default();
+    for (token, line) in (1..).zip(&case.steps) {
+        let Step { time, what } = line.parse().map_err(|e| format!("{line:?}: {e}"))?;
+        now = time;
+        match what {
+            What::Change(text) => {
+                change(&mut policy, &text).map_err(|e| format!("{line:?}: {e}"))?;
+                generation += 1;
+                judge.pipeline_mut().set_policy(compile(&policy, generation));
+            }
+            What::Packet { packet, expected } => {
+                let data = packet.to_frame();
+                let frame = FrameInput {
+                    token,
+                    link: Some(LinkType::Ethernet),
+                    data: &data,
+                    wire_len: data.len() as u32,
+                    time,
+                    decimals: 3,
+                    recorded: None,
+                };
+                let policy = Arc::clone(judge.pipeline().policy());
+                let mut found = Vec::new();
+                judge.judge(frame, &mut |event| found.push(words(&event, &policy)));
+                judged += found.iter().filter(|word| !word.starts_with("skip")).count() as u64;
+                if found != expected {
+                    wrong.push(format!("{line}\n      found: {}", found.join(" | ")));
+                }
+            }
+        }
+    }
+    let mut orphans = 0;
+    judge.finish(&mut |_| orphans += 1);
+    check_ledger(&judge, judged + orphans, &mut wrong);
+    let flows = judge.pipeline().connections().iter(now).count();
+    if let Some(expected) = case.flows.filter(|expected| *expected != flows) {
+        wrong.push(format!("{flows} tracked flows at the end, not {expected}"));
+    }
+    match wrong.is_empty() {
+        true => Ok(()),
+        false => Err(wrong.join("\n    ")),
+    }
+}
+
+fn attribution(case: &Case, policy: &Policy) -> Result<Attribution, String> {
+    let Some(through) = &case.through else { return Ok(Attribution::default()) };
+    let wrong = || format!("through {through:?}: expected an interface and a direction");
+    let (interface, direction) = through.split_once(' ').ok_or_else(wrong)?;
+    let index = policy.interfaces.iter().position(|i| i.id == interface).ok_or_else(wrong)?;
+    let direction = Direction::BOTH.into_iter().find(|d| d.as_str() == direction);
+    Ok(Attribution {
+        only: Some(vec![index]),
+        direction: Some(direction.ok_or_else(wrong)?),
+        ..Attribution::default()
+    })
+}
+
+/// Every judgement is counted once, and nothing else is.
+fn check_ledger(judge: &Judge, judged: u64, wrong: &mut Vec<String>) {
+    use sgwall_dataplane::PassReason;
+    let counters = judge.pipeline().counters();
+    let passed = PassReason::ALL.iter().map(|&r| counters.passed(r).packets);
+    let dropped = DropReason::ALL.iter().map(|&r| counters.dropped(r).packets);
+    let counted: u64 = passed.chain(dropped).sum();
+    if counted != judged {
+        wrong.push(format!("{counted} verdicts were counted, {judged} were given"));
+    }
+}
+
+/// `pass allowed-tracked sg-1/ingress-1`; the rule only where one decided.
+fn words(event: &Event<'_>, policy: &CompiledPolicy) -> String {
+    let verdict = match event.judgement {
+        Judgement::Skip(reason) => return format!("skip {}", reason.as_str()),
+        Judgement::Verdict(verdict) => verdict,
+    };
+    let mut words = if verdict.is_pass() { "pass " } else { "drop " }.to_owned();
+    words += verdict.reason();
+    if let Some(rule) = verdict.rule.and_then(|id| policy.rule(id)) {
+        words += &format!(" {}/{}", rule.owner, rule.rule);
+    } else if verdict.outcome == Outcome::Drop(DropReason::AclNoMatch) {
+        words += " *";
+    }
+    words
+}
