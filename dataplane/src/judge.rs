@@ -287,7 +287,11 @@ impl Judge {
             return self.skip(frame, None, Some(error), SkipReason::Truncated, sink);
         }
         let side = sides.and_then(|sides| sides.iter().next());
-        self.whole_frame(frame, Some(error), Verdict::drop(DropReason::Malformed), side, sink);
+        let reason = match error {
+            ParseError::TinyFragment { .. } => DropReason::FragmentTiny,
+            _ => DropReason::Malformed,
+        };
+        self.whole_frame(frame, Some(error), Verdict::drop(reason), side, sink);
     }
 
     /// The last word on a frame that no stage but parsing sees.

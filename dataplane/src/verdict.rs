@@ -146,7 +146,7 @@ reasons! {
         FragmentOverlap: "frag-overlap", Fragment,
             "fragments of one datagram overlap (RFC 5722, RFC 3128)";
         FragmentTiny: "frag-tiny", Fragment,
-            "a first fragment too small for its transport header (RFC 1858)";
+            "fragments that split the transport header between them (RFC 1858)";
         FragmentLimit: "frag-limit", Fragment,
             "too many fragmented datagrams, or too many fragments of this one, at once";
         AclDeny: "acl-deny", NetworkAcl, "an entry of the subnet's network ACL denies it";

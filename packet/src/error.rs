@@ -51,6 +51,18 @@ pub enum ParseError {
         /// Bytes that there are, by the enclosing layer's own length.
         had: u32,
     },
+    /// A first fragment ends before its transport header does, so that filters could not see the
+    /// ports (RFC 1858).
+    TinyFragment {
+        /// The header that is incomplete.
+        layer: Layer,
+        /// Its offset in the frame, bytes.
+        offset: u32,
+        /// Bytes that it needs.
+        needed: u32,
+        /// Bytes that the fragment has of it.
+        had: u32,
+    },
     /// A length or version field contradicts the packet.
     BadField {
         /// The header at fault.
@@ -104,6 +116,10 @@ impl fmt::Display for ParseError {
             ParseError::TooShort { layer, offset, needed, had } => {
                 write!(f, "{layer} at byte {offset} needs {needed} bytes, the packet has {had}")
             }
+            ParseError::TinyFragment { layer, offset, needed, had } => write!(
+                f,
+                "{layer} at byte {offset} needs {needed} bytes, the first fragment has {had} of it"
+            ),
             ParseError::BadField { layer, offset, field, value } => {
                 write!(f, "{layer} at byte {offset}: {field} is {value}")
             }

@@ -19,11 +19,17 @@ pub(super) fn parse(
     if fragment.is_some_and(|f| f.offset > 0) {
         return Ok(Transport::LaterFragment);
     }
-    match proto {
+    let transport = match proto {
         protocol::TCP => tcp(bytes, offset),
         protocol::UDP => udp(bytes, offset, fragment.is_some()),
         protocol::ICMP | protocol::ICMPV6 => icmp(bytes, offset, proto),
         _ => Ok(Transport::Other),
+    };
+    match transport {
+        Err(ParseError::TooShort { layer, offset, needed, had }) if fragment.is_some() => {
+            Err(ParseError::TinyFragment { layer, offset, needed, had })
+        }
+        transport => transport,
     }
 }
 
