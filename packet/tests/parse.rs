@@ -391,6 +391,12 @@ fn tcp_offsets_and_extension_chains() {
         packet[32] = offset;
         assert_eq!(parse_ip(&packet, packet.len()).unwrap_err().to_string(), expected);
     }
+    // A first fragment may end among the options, but not before them (RFC 1858, RFC 3128).
+    let mut first = spec("tcp 10.0.0.1:1 -> 10.0.0.2:2 S wscale=7 frag=1:0+").to_ip();
+    first[32] = 0xa0;
+    let Transport::Tcp(tcp) = parse_ip(&first, first.len()).unwrap().transport else { panic!() };
+    assert_eq!((tcp.dst_port, tcp.payload_len, tcp.window_scale), (2, 0, Some(7)));
+
     let chain = |headers: usize, words: u8| {
         let udp = spec("udp [2001:db8::1]:1 -> [2001:db8::2]:2").to_ip();
         let mut packet = udp[..40].to_vec();

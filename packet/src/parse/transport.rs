@@ -20,7 +20,7 @@ pub(super) fn parse(
         return Ok(Transport::LaterFragment);
     }
     let transport = match proto {
-        protocol::TCP => tcp(bytes, offset),
+        protocol::TCP => tcp(bytes, offset, fragment.is_some()),
         protocol::UDP => udp(bytes, offset, fragment.is_some()),
         protocol::ICMP | protocol::ICMPV6 => icmp(bytes, offset, proto),
         _ => Ok(Transport::Other),
@@ -34,11 +34,13 @@ pub(super) fn parse(
 }
 
 #[inline]
-fn tcp(bytes: Bytes<'_>, offset: usize) -> Result<Transport, ParseError> {
+fn tcp(bytes: Bytes<'_>, offset: usize, is_fragment: bool) -> Result<Transport, ParseError> {
     let h: &[u8; 20] = bytes.array(Layer::Tcp, offset)?;
-    let header_len = usize::from(h[12] >> 4) * 4;
-    if header_len < 20 || header_len > bytes.left(offset) {
-        return Err(bad_field(Layer::Tcp, offset, "data offset", header_len as u32));
+    let claimed = usize::from(h[12] >> 4) * 4;
+    // A first fragment may end among the options: what filters look at is there (RFC 1858).
+    let header_len = if is_fragment { claimed.min(bytes.left(offset)) } else { claimed };
+    if claimed < 20 || header_len > bytes.left(offset) {
+        return Err(bad_field(Layer::Tcp, offset, "data offset", claimed as u32));
     }
     let flags = TcpFlags(h[13]);
     let window_scale = match flags.contains(TcpFlags::SYN) && header_len > 20 {

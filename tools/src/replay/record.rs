@@ -172,11 +172,9 @@ fn time(time: Timestamp, decimals: u8) -> String {
     text
 }
 
-/// `10.0.0.1:5000 -> 10.0.0.2:80`, `10.0.0.1 -> 10.0.0.2 8/0`, or nothing that is known.
+/// `10.0.0.1:5000 -> 10.0.0.2:80`, `10.0.0.1 -> 10.0.0.2 8/0`, or nothing.
 fn endpoints(event: &Event<'_>) -> String {
-    let Some(headers) = event.headers else {
-        return event.error.map_or_else(|| "not IP".to_owned(), |e| e.to_string());
-    };
+    let Some(headers) = event.headers else { return "-".to_owned() };
     let mut text = FiveTuple::from(headers).to_string();
     match headers.transport {
         Transport::Icmp(icmp) => {
@@ -217,10 +215,10 @@ fn line(out: &mut impl Write, record: &Record<'_>, event: &Event<'_>) -> io::Res
         record.stage,
         dash(record.state),
         record.reason,
-        match (&record.rule, &record.admitted_by) {
-            (Some(rule), _) => rule.clone(),
-            (None, Some(rule)) => format!("(flow of {rule})"),
-            (None, None) => "-".to_owned(),
+        match (&record.rule, &record.admitted_by, &record.detail) {
+            (Some(rule), ..) => rule.clone(),
+            (None, Some(rule), _) => format!("(flow of {rule})"),
+            (None, None, detail) => dash(detail.as_deref()),
         },
     )
 }

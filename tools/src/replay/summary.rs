@@ -9,7 +9,7 @@ use serde::Serialize;
 use sgwall_dataplane::{
     DropReason, Event, Judge, Judgement, Outcome, PassReason, SkipReason, Stage, counters::Tally,
 };
-use sgwall_packet::{Direction, FiveTuple};
+use sgwall_packet::{Direction, FiveTuple, Headers, Timestamp, Transport, protocol};
 use sgwall_rules::compile::{CompiledPolicy, RuleId};
 use sgwall_rules::model::protocol_name;
 
@@ -27,6 +27,10 @@ pub(super) struct Summary {
     frames: Fates,
     dropped: Dropped,
     strangers: HashMap<IpAddr, u64>,
+    /// Dropped messages of path MTU discovery.
+    too_big: u64,
+    /// The time of the last frame.
+    end: Timestamp,
 }
 
 /// Frames by their final fate; bytes are those on the wire.
@@ -118,6 +122,7 @@ struct Report<'a> {
 
 impl Summary {
     pub(super) fn add(&mut self, event: &Event<'_>) {
+        self.end = event.frame.time;
         if event.is_final {
             let len = event.frame.wire_len;
             self.frames.total.add(len);
@@ -134,6 +139,7 @@ impl Summary {
                 {
                     let key = (Some(interface), direction, FiveTuple::from(headers));
                     self.dropped.add(key, headers.ip_len, reason);
+                    self.too_big += u64::from(is_too_big(headers));
                 }
             }
             (Judgement::Skip(SkipReason::NotOurs), Some(headers)) => {
@@ -158,7 +164,7 @@ impl Summary {
             frames: &self.frames,
             flows: Flows {
                 tracked: connections.counters().created,
-                live: connections.len() as u64,
+                live: connections.iter(self.end).count() as u64,
             },
             reasons: reason_rows(judge),
             rules,
@@ -194,6 +200,14 @@ impl Summary {
                  source_dest_check = false"
                     .into(),
             );
+        }
+        if self.too_big > 0 {
+            hints.push(format!(
+                "{} messages of path MTU discovery (ICMP fragmentation needed, ICMPv6 packet too \
+                 big) were dropped: large packets will vanish without a word; allow icmp type 3 \
+                 code 4, and icmpv6 type 2",
+                self.too_big
+            ));
         }
         if judge.unjudged().skipped(SkipReason::Truncated).packets > 0 {
             hints.push(
@@ -239,10 +253,7 @@ impl Summary {
             writeln!(out, "{style}{word:<9}{packets:>10}  {bytes:>12}{style:#}")?;
         }
         let Flows { tracked, live } = report.flows;
-        writeln!(
-            out,
-            "\n{tracked} tracked flows were opened; {live} are in the table at the end."
-        )?;
+        writeln!(out, "\n{tracked} tracked flows were opened; {live} are alive at the end.")?;
 
         writeln!(
             out,
@@ -360,6 +371,19 @@ fn rule_rows(policy: &CompiledPolicy, hits: impl Fn(RuleId) -> u64) -> (Vec<Rule
     }
     rows.sort_by_key(|row| std::cmp::Reverse(row.packets));
     (rows, unused)
+}
+
+/// What a sender must hear to send smaller packets (RFC 1191, RFC 8201).
+fn is_too_big(headers: &Headers) -> bool {
+    match headers.transport {
+        Transport::Icmp(icmp) => {
+            matches!(
+                (headers.protocol, icmp.kind, icmp.code),
+                (protocol::ICMP, 3, 4) | (protocol::ICMPV6, 2, _)
+            )
+        }
+        _ => false,
+    }
 }
 
 fn as_text<S: serde::Serializer>(flow: &FiveTuple, s: S) -> Result<S::Ok, S::Error> {
