@@ -9,7 +9,7 @@
 //! with equal rows share one.
 //!
 //! A lookup walks the prefix tree ([`prefixes`]), loads the row, and searches one port map
-//! ([`ports`]): typically five cache lines in all. It allocates nothing.
+//! ([`ports`]): a handful of cache lines in all. It allocates nothing.
 //!
 //! One matcher serves security groups, where any order of ranks gives the union (SEMANTICS 3.1),
 //! and network ACLs, where the rank is the order of rule numbers (SEMANTICS 8.1).
