@@ -13,6 +13,7 @@
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
+use std::num::NonZeroU16;
 
 use sgwall_packet::{Direction, Duration, FragmentInfo, Headers, Timestamp, Transport, protocol};
 
@@ -58,6 +59,8 @@ pub(crate) struct Held {
     pub(crate) bytes: u32,
     /// Bytes that the caller keeps meanwhile: the frame.
     pub(crate) kept: u64,
+    /// The path MTU, if the fragment is to be cut further.
+    pub(crate) mtu: Option<NonZeroU16>,
 }
 
 /// A held fragment whose verdict is now known.
@@ -230,7 +233,7 @@ impl FragmentTable {
         }
         match &mut datagram.state {
             State::Decided { verdict, .. } => {
-                let verdict = follow(*verdict);
+                let verdict = Verdict { mtu: held.mtu, ..follow(*verdict) };
                 self.end_if_complete(&key);
                 verdict
             }
@@ -241,7 +244,7 @@ impl FragmentTable {
                     return Verdict::drop(DropReason::FragmentLimit);
                 }
                 waiting.push(held);
-                Verdict { outcome: Outcome::Hold, rule: None, state: None, admitted_by: None }
+                Verdict::of(Outcome::Hold)
             }
         }
     }
@@ -299,15 +302,15 @@ fn follow(first: Verdict) -> Verdict {
         Outcome::Pass(_) => Outcome::Pass(PassReason::FollowsFirst),
         _ => Outcome::Drop(DropReason::FragmentFollowsFirst),
     };
-    Verdict { outcome, ..first }
+    Verdict { outcome, mtu: None, ..first }
 }
 
 fn settle(settled: &mut Vec<Settled>, key: &DatagramKey, held: Vec<Held>, verdict: Verdict) {
-    settled.extend(held.into_iter().map(|Held { token, bytes, .. }| Settled {
+    settled.extend(held.into_iter().map(|Held { token, bytes, mtu, .. }| Settled {
         token,
         bytes,
         direction: key.direction,
         scope: key.scope,
-        verdict,
+        verdict: Verdict { mtu: mtu.filter(|_| verdict.is_pass()), ..verdict },
     }));
 }

@@ -8,7 +8,10 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 
-use sgwall_packet::{Direction, Frame, Headers, LinkType, ParseError, Timestamp, addresses, parse};
+use sgwall_packet::{
+    Direction, Frame, Headers, LinkType, ParseError, Timestamp, Transport, addresses,
+    fragment_ipv4, parse, too_big,
+};
 
 use sgwall_rules::compile::RuleInfo;
 
@@ -62,6 +65,29 @@ pub struct Event<'a> {
     pub admitted_by: Option<&'a RuleInfo>,
     /// Whether this is the last word on the frame: it goes on, or no further.
     pub is_final: bool,
+    /// The frame was not captured but made on the way, because that of the same token did not fit
+    /// its path.
+    pub emitted: Option<Emitted>,
+}
+
+/// What the router makes of a packet that does not fit its path (SEMANTICS section 12).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Emitted {
+    /// The answer to its sender, judged on its way in like any other packet (12.9).
+    Answer,
+    /// One of its fragments, which goes on; the packet itself was judged.
+    Fragment,
+}
+
+impl Emitted {
+    /// A stable word.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Emitted::Answer => "answer",
+            Emitted::Fragment => "fragment",
+        }
+    }
 }
 
 /// What was not judged by any interface, by reason.
@@ -85,6 +111,9 @@ pub struct Judge {
     attribution: Attribution,
     held: HashMap<(u64, Direction), HeldFrame>,
     unjudged: Unjudged,
+    /// Whether frames larger than their interface's MTU are taken for super-frames.
+    offload: bool,
+    super_frames: u64,
 }
 
 /// A frame that waits for its datagram's first fragment.
@@ -105,7 +134,34 @@ impl Judge {
     /// A judge by `pipeline`, which finds interfaces by `attribution`.
     #[must_use]
     pub fn new(pipeline: Pipeline, attribution: Attribution) -> Self {
-        Judge { pipeline, attribution, held: HashMap::new(), unjudged: Unjudged::default() }
+        Judge {
+            pipeline,
+            attribution,
+            held: HashMap::new(),
+            unjudged: Unjudged::default(),
+            offload: false,
+            super_frames: 0,
+        }
+    }
+
+    /// This judge, for captures of hosts with segmentation offload: a TCP or UDP frame larger than
+    /// the sending interface's MTU was never on the wire, and its segments are taken to fit.
+    #[must_use]
+    pub fn with_offload(mut self, offload: bool) -> Self {
+        self.offload = offload;
+        self
+    }
+
+    /// Whether frames larger than their interface's MTU are taken for super-frames.
+    #[must_use]
+    pub fn is_offload(&self) -> bool {
+        self.offload
+    }
+
+    /// Frames larger than the MTU of the interface that sent them.
+    #[must_use]
+    pub fn super_frames(&self) -> u64 {
+        self.super_frames
     }
 
     /// The pipeline.
@@ -177,6 +233,13 @@ impl Judge {
                 Direction::Ingress => headers.dst,
                 Direction::Egress => headers.src,
             };
+            let mtu = self.pipeline.policy().interfaces().get(interface).map_or(0, |i| i.mtu);
+            let is_larger = direction == Direction::Egress && headers.ip_len > mtu.into();
+            self.super_frames += u64::from(is_larger);
+            let is_super_frame = self.offload
+                && is_larger
+                && headers.fragment.is_none()
+                && matches!(headers.transport, Transport::Tcp(_) | Transport::Udp { .. });
             let own_address = self.attribution.is_own(self.pipeline.policy(), interface, ours);
             let verdict = self.pipeline.process(&PacketContext {
                 interface,
@@ -186,6 +249,7 @@ impl Judge {
                 frame: frame.data,
                 own_address,
                 token: frame.token,
+                is_super_frame,
             });
             if verdict.outcome == Outcome::Hold {
                 self.hold(frame, headers, sides, direction);
@@ -201,11 +265,83 @@ impl Judge {
                 judgement: Judgement::Verdict(verdict),
                 admitted_by: self.admitting_rule(&verdict),
                 is_final,
+                emitted: None,
             });
+            self.emit(frame, headers, (interface, direction), &verdict, sink);
             if is_final {
                 return;
             }
         }
+    }
+
+    /// Makes what the router makes of a packet that did not fit its path: fragments, or an answer
+    /// to its sender, which is judged on its way in.
+    fn emit(
+        &mut self,
+        frame: FrameInput<'_>,
+        headers: &Headers,
+        (interface, direction): (usize, Direction),
+        verdict: &Verdict,
+        sink: &mut impl FnMut(Event<'_>),
+    ) {
+        let Some(mtu) = verdict.mtu else { return };
+        let start = usize::from(headers.ip_offset);
+        let Some((link_header, packet)) = frame.data.split_at_checked(start) else { return };
+        if verdict.is_pass() {
+            for fragment in fragment_ipv4(packet, mtu.get().into()) {
+                let data = [link_header, &fragment].concat();
+                self.emit_one(frame, &data, (interface, direction), Some(*verdict), sink);
+            }
+            return;
+        }
+        let policy = self.pipeline.policy();
+        let router = policy.interfaces().get(interface).and_then(|i| i.router(headers.is_ipv6()));
+        let Some(answer) = router.and_then(|r| too_big(headers, frame.data, r, mtu.get())) else {
+            return;
+        };
+        if self.pipeline.may_answer(interface, frame.time) {
+            let data = [&turned_round(link_header, headers), &answer[..]].concat();
+            self.emit_one(frame, &data, (interface, Direction::Ingress), None, sink);
+        }
+    }
+
+    /// Hands out one frame that was made: a fragment with its packet's verdict, or an answer, to be
+    /// judged.
+    fn emit_one(
+        &mut self,
+        cause: FrameInput<'_>,
+        data: &[u8],
+        (interface, direction): (usize, Direction),
+        verdict: Option<Verdict>,
+        sink: &mut impl FnMut(Event<'_>),
+    ) {
+        let frame = FrameInput { data, wire_len: data.len() as u32, ..cause };
+        let Some(Ok(Frame::Ip(headers))) = frame.link.map(|l| parse(l, data, data.len())) else {
+            return;
+        };
+        let emitted = if verdict.is_some() { Emitted::Fragment } else { Emitted::Answer };
+        let verdict = verdict.unwrap_or_else(|| {
+            self.pipeline.process(&PacketContext {
+                interface,
+                direction,
+                now: frame.time,
+                headers: &headers,
+                frame: data,
+                own_address: true,
+                token: frame.token,
+                is_super_frame: false,
+            })
+        });
+        sink(Event {
+            frame,
+            headers: Some(&headers),
+            error: None,
+            side: Some((interface, direction)),
+            judgement: Judgement::Verdict(verdict),
+            admitted_by: self.admitting_rule(&verdict),
+            is_final: true,
+            emitted: Some(emitted),
+        });
     }
 
     fn admitting_rule(&self, verdict: &Verdict) -> Option<&RuleInfo> {
@@ -261,7 +397,12 @@ impl Judge {
                 judgement: Judgement::Verdict(released.verdict),
                 admitted_by: self.admitting_rule(&released.verdict),
                 is_final: !goes_on,
+                emitted: None,
             });
+            if let Some(interface) = released.interface {
+                let side = (interface, released.direction);
+                self.emit(frame, &held.headers, side, &released.verdict, sink);
+            }
             if goes_on {
                 self.judge_sides(frame, &held.headers, other_side, sink);
             }
@@ -313,6 +454,7 @@ impl Judge {
             judgement,
             admitted_by: None,
             is_final: true,
+            emitted: None,
         };
         sink(event);
     }
@@ -335,7 +477,20 @@ impl Judge {
             judgement,
             admitted_by: None,
             is_final: true,
+            emitted: None,
         };
         sink(event);
     }
+}
+
+/// The link header of an answer: the packet's own, from its receiver to its sender.
+fn turned_round(link_header: &[u8], headers: &Headers) -> Vec<u8> {
+    let mut header = link_header.to_vec();
+    if let Some((dst, src)) = headers.link.mac
+        && let Some(addresses) = header.first_chunk_mut::<12>()
+    {
+        addresses[..6].copy_from_slice(&src);
+        addresses[6..].copy_from_slice(&dst);
+    }
+    header
 }

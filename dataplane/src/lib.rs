@@ -7,8 +7,9 @@
 //! 3. [`fragment`]: virtual reassembly, so that later fragments follow the first;
 //! 4. [`pipeline`]: the whole way in one function, network ACL, connection tracking and
 //!    security groups included;
-//! 5. [`verdict`]: what comes out;
-//! 6. [`counters`]: what was counted on the way.
+//! 5. [`path_mtu`]: whether the packet fits the way out;
+//! 6. [`verdict`]: what comes out;
+//! 7. [`counters`]: what was counted on the way.
 //!
 //! [`judge`] puts them together for whoever has whole frames: it parses, finds the interfaces
 //! concerned, judges on each side and keeps what virtual reassembly holds.
@@ -22,11 +23,12 @@ pub mod counters;
 pub mod exempt;
 pub mod fragment;
 pub mod judge;
+pub mod path_mtu;
 pub mod pipeline;
 pub mod verdict;
 
 pub use attribution::{Attribution, Sides};
 pub use counters::Counters;
-pub use judge::{Event, FrameInput, Judge, Judgement};
+pub use judge::{Emitted, Event, FrameInput, Judge, Judgement};
 pub use pipeline::{Config, PacketContext, Pipeline, Released};
 pub use verdict::{DropReason, FlowState, Outcome, PassReason, SkipReason, Stage, Verdict};

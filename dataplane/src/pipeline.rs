@@ -5,6 +5,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
+use std::num::NonZeroU16;
 use std::sync::Arc;
 
 use sgwall_conntrack::{ConnTable, Hit, Lookup, RuleTag, Scope, TimeoutProfile, may_open};
@@ -17,6 +18,7 @@ use sgwall_rules::model::{AclAction, Timeouts};
 use crate::counters::Counters;
 use crate::exempt::exempt;
 use crate::fragment::{DatagramKey, FragmentTable, Held};
+use crate::path_mtu::{Fit, RateLimit, fit};
 use crate::verdict::{DropReason, FlowState, PassReason, Verdict};
 
 /// Entries looked at for expiry each time that [`Pipeline::advance`] is called.
@@ -48,6 +50,8 @@ pub struct PacketContext<'a> {
     pub own_address: bool,
     /// The caller's name for the packet, given back if the packet is held.
     pub token: u64,
+    /// The frame was captured before segmentation offload cut it: its segments fit.
+    pub is_super_frame: bool,
 }
 
 /// The verdict on a packet that was held.
@@ -81,6 +85,8 @@ struct State {
     tracking: Vec<(Scope, TimeoutProfile)>,
     /// By rule index: what tracking knows the rule as.
     tags: Vec<RuleTag>,
+    /// By interface index: the router's answers to packets that do not fit.
+    answers: Vec<RateLimit>,
 }
 
 /// What is to be written down once the packet is finally accepted (SEMANTICS 7.8).
@@ -103,7 +109,13 @@ impl Pipeline {
             hash_seed: config.hash_seed,
         });
         let fragments = FragmentTable::new(config.hash_seed);
-        let state = State { connections, fragments, tracking: Vec::new(), tags: Vec::new() };
+        let state = State {
+            connections,
+            fragments,
+            tracking: Vec::new(),
+            tags: Vec::new(),
+            answers: Vec::new(),
+        };
         let counters = Counters::new(0);
         let mut pipeline =
             Pipeline { policy: Arc::clone(&policy), state, counters, names: Names::default() };
@@ -125,6 +137,7 @@ impl Pipeline {
         self.state.tracking =
             policy.interfaces().iter().map(|i| (names.scope(&i.id), profile(i.timeouts))).collect();
         self.state.tags = policy.rules().iter().map(|rule| names.tag(rule)).collect();
+        self.state.answers = vec![RateLimit::default(); policy.interfaces().len()];
         self.state.fragments.forget_rules();
         self.counters.restart_hits(policy.rules().len());
         self.policy = policy;
@@ -176,6 +189,11 @@ impl Pipeline {
         verdict
     }
 
+    /// Whether the router may answer one more packet that did not fit (SEMANTICS 12.8).
+    pub(crate) fn may_answer(&mut self, interface: usize, now: Timestamp) -> bool {
+        self.state.answers.get_mut(interface).is_some_and(|limit| limit.allow(now))
+    }
+
     /// Counts a verdict that was reached before a packet met the pipeline.
     pub(crate) fn count(&mut self, verdict: &Verdict, bytes: u32) {
         self.counters.count(verdict, bytes);
@@ -220,8 +238,13 @@ impl State {
         let scope = self.tracking[packet.interface].0;
         let key = DatagramKey::of(scope.0, packet.direction, headers, fragment.id);
         if headers.transport == Transport::LaterFragment {
+            let mtu = match fit(policy, interface, packet) {
+                Fit::Whole => None,
+                Fit::InFragments(mtu) => Some(mtu),
+                Fit::TooBig(mtu) => return too_big(mtu),
+            };
             let kept = packet.frame.len() as u64;
-            let held = Held { token: packet.token, bytes: headers.ip_len, kept };
+            let held = Held { token: packet.token, bytes: headers.ip_len, kept, mtu };
             return self.fragments.later(key, headers, fragment, held, packet.now);
         }
         if let Err(reason) = self.fragments.first(key, headers, fragment, packet.now) {
@@ -256,7 +279,12 @@ impl State {
         if !ingress && let Some(refused) = network_acl(interface, packet) {
             return refused.of_flow(verdict.state);
         }
-        self.commit(policy, packet, verdict, effect)
+        let mtu = match fit(policy, interface, packet) {
+            Fit::Whole => None,
+            Fit::InFragments(mtu) => Some(mtu),
+            Fit::TooBig(mtu) => return too_big(mtu).of_flow(verdict.state),
+        };
+        self.commit(policy, packet, Verdict { mtu, ..verdict }, effect)
     }
 
     /// What tracking and, failing that, the groups say. Only a refusal changes anything here.
@@ -364,6 +392,13 @@ fn network_acl(interface: &CompiledInterface, packet: &PacketContext<'_>) -> Opt
         Some(AclMatch { rule, .. }) => Some(Verdict::drop(DropReason::AclDeny).by(rule)),
         None => Some(Verdict::drop(DropReason::AclNoMatch)),
     }
+}
+
+/// The refusal of a packet that does not fit a path of `mtu` bytes.
+const fn too_big(mtu: NonZeroU16) -> Verdict {
+    let mut verdict = Verdict::drop(DropReason::MtuExceeded);
+    verdict.mtu = Some(mtu);
+    verdict
 }
 
 /// The source/destination check (SEMANTICS 13.2).

@@ -4,6 +4,7 @@
 //! exactly one stage and has a stable kebab-case word, which is what `--json` prints.
 
 use std::fmt;
+use std::num::NonZeroU16;
 
 use sgwall_rules::compile::RuleId;
 
@@ -155,6 +156,8 @@ reasons! {
         ConntrackFull: "conntrack-full", Conntrack,
             "it would open a tracked flow, and the flow table is full";
         NoRule: "no-rule", SecurityGroup, "no rule of the interface's groups allows it";
+        MtuExceeded: "mtu-exceeded", PathMtu,
+            "larger than the path's MTU, and it may not be fragmented";
     }
 }
 
@@ -191,6 +194,9 @@ pub struct Verdict {
     /// For a packet of a tracked flow: the rule that admitted the flow, perhaps of an earlier
     /// policy. [`crate::Pipeline::admitting_rule`] names it.
     pub admitted_by: Option<sgwall_conntrack::RuleTag>,
+    /// The path MTU in bytes, where the packet is larger: one that passes goes on in fragments,
+    /// one that is dropped for it is answered.
+    pub mtu: Option<NonZeroU16>,
 }
 
 const _: () = assert!(size_of::<Verdict>() <= 24);
@@ -199,13 +205,18 @@ impl Verdict {
     /// A drop without rule or state.
     #[must_use]
     pub const fn drop(reason: DropReason) -> Self {
-        Verdict { outcome: Outcome::Drop(reason), rule: None, state: None, admitted_by: None }
+        Verdict::of(Outcome::Drop(reason))
     }
 
     /// A pass without rule or state.
     #[must_use]
     pub const fn pass(reason: PassReason) -> Self {
-        Verdict { outcome: Outcome::Pass(reason), rule: None, state: None, admitted_by: None }
+        Verdict::of(Outcome::Pass(reason))
+    }
+
+    /// An outcome without rule or state.
+    pub(crate) const fn of(outcome: Outcome) -> Self {
+        Verdict { outcome, rule: None, state: None, admitted_by: None, mtu: None }
     }
 
     /// This verdict, decided by `rule`.

@@ -9,6 +9,7 @@ pub mod build;
 mod error;
 mod flow;
 mod headers;
+mod mtu;
 mod parse;
 mod quote;
 mod text;
@@ -19,6 +20,7 @@ pub use flow::{FiveTuple, FlowKey, FlowKeyV4, FlowKeyV6, Side, query_request_typ
 pub use headers::{
     FragmentInfo, Frame, Headers, IcmpInfo, LinkInfo, LinkType, Tcp, TcpFlags, Transport, protocol,
 };
+pub use mtu::{fragment_ipv4, too_big};
 pub use parse::{addresses, is_extension_header, parse, parse_ip};
 pub use quote::{is_icmp_error, quoted};
 pub use text::{PacketSpec, SpecError};

@@ -58,12 +58,18 @@ pub struct Case {
     /// Tracked flows at once; left out: plenty.
     #[serde(default)]
     pub max_flows: Option<usize>,
-    /// Routes of both subnets, `DESTINATION TARGET` in the words of `docs/policy.md`.
+    /// Routes of both subnets, `DESTINATION TARGET [MTU]` in the words of `docs/policy.md`.
     #[serde(default)]
     pub routes: Vec<String>,
     /// An interface and a direction, `a egress`: every packet goes through it this way, whatever
     /// its addresses. Left out: by the addresses.
     pub through: Option<String>,
+    /// Whether frames larger than the interface's MTU are super-frames.
+    #[serde(default)]
+    pub offload: bool,
+    /// MTU of interfaces, bytes; left out: 9001.
+    #[serde(default)]
+    pub mtu: BTreeMap<String, u16>,
     /// Packets and changes, in order.
     pub steps: Vec<String>,
     /// Tracked flows alive after the last step.

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use sgwall_dataplane::{
-    Attribution, Config, DropReason, Event, FrameInput, Judge, Judgement, Outcome, Pipeline,
+    Attribution, Config, DropReason, Emitted, Event, FrameInput, Judge, Judgement, Outcome,
+    Pipeline,
 };
 use sgwall_packet::{Direction, LinkType, Timestamp};
 use sgwall_rules::compile::{CompiledPolicy, Generation};
@@ -20,7 +21,7 @@ pub(crate) fn run(case: &Case, compat: Compat) -> Result<(), String> {
     };
     let config = Config { max_flows: case.max_flows.unwrap_or(1000), hash_seed: [0x5eed, 1, 2, 3] };
     let pipeline = Pipeline::new(compile(&policy, generation), config);
-    let mut judge = Judge::new(pipeline, attribution(case, &policy)?);
+    let mut judge = Judge::new(pipeline, attribution(case, &policy)?).with_offload(case.offload);
     let mut wrong = Vec::new();
     let mut judged = 0;
     let mut now = Timestamp::default();
@@ -47,7 +48,9 @@ pub(crate) fn run(case: &Case, compat: Compat) -> Result<(), String> {
                 let policy = Arc::clone(judge.pipeline().policy());
                 let mut found = Vec::new();
                 judge.judge(frame, &mut |event| found.push(words(&event, &policy)));
-                judged += found.iter().filter(|word| !word.starts_with("skip")).count() as u64;
+                let is_judged =
+                    |word: &&String| !word.starts_with("skip") && !word.starts_with("fragment");
+                judged += found.iter().filter(is_judged).count() as u64;
                 if found != expected {
                     wrong.push(format!("{line}\n      found: {}", found.join(" | ")));
                 }
@@ -92,13 +95,21 @@ fn check_ledger(judge: &Judge, judged: u64, wrong: &mut Vec<String>) {
     }
 }
 
-/// `pass allowed-tracked sg-1/ingress-1`; the rule only where one decided.
+/// `pass allowed-tracked sg-1/ingress-1`, the rule only where one decided; of what was emitted,
+/// `answer` and its verdict, or `fragment` and its length.
 fn words(event: &Event<'_>, policy: &CompiledPolicy) -> String {
     let verdict = match event.judgement {
         Judgement::Skip(reason) => return format!("skip {}", reason.as_str()),
         Judgement::Verdict(verdict) => verdict,
     };
-    let mut words = if verdict.is_pass() { "pass " } else { "drop " }.to_owned();
+    let mut words = match event.emitted {
+        None => String::new(),
+        Some(Emitted::Fragment) => {
+            return format!("fragment {}", event.headers.map_or(0, |h| h.ip_len));
+        }
+        Some(Emitted::Answer) => "answer ".to_owned(),
+    };
+    words += if verdict.is_pass() { "pass " } else { "drop " };
     words += verdict.reason();
     if let Some(rule) = verdict.rule.and_then(|id| policy.rule(id)) {
         words += &format!(" {}/{}", rule.owner, rule.rule);

@@ -125,7 +125,7 @@ pub(crate) fn policy(case: &Case, compat: Compat) -> Result<Policy, String> {
             public: vec![],
             security_groups: groups.clone(),
             source_dest_check: !case.unchecked.contains(id),
-            mtu: None,
+            mtu: case.mtu.get(id).copied(),
             timeouts: Timeouts { tcp_established: case.tcp_established, ..Timeouts::default() },
             mac: None,
             origin: origin(),
@@ -225,13 +225,20 @@ fn route(line: &str) -> Result<Route, String> {
         "transit-gateway" => Some(RouteTarget::TransitGateway),
         "egress-only-internet-gateway" => Some(RouteTarget::EgressOnlyInternetGateway),
         "inspection-endpoint" => Some(RouteTarget::InspectionEndpoint),
+        "vpn-gateway" => Some(RouteTarget::VpnGateway),
+        "peering" => Some(RouteTarget::Peering),
+        "inter-region-peering" => Some(RouteTarget::InterRegionPeering),
         _ => None,
     };
-    let (destination, word) = line.split_once(' ').ok_or_else(|| format!("route {line:?}"))?;
+    let (destination, rest) = line.split_once(' ').ok_or_else(|| format!("route {line:?}"))?;
+    let (word, mtu) = match rest.split_once(' ') {
+        Some((word, mtu)) => (word, Some(mtu.parse().map_err(|_| format!("route {line:?}"))?)),
+        None => (rest, None),
+    };
     Ok(Route {
         destination: destination.parse().map_err(|e| format!("route {line:?}: {e}"))?,
         target: target(word).ok_or_else(|| format!("route {line:?}: no target {word:?}"))?,
-        mtu: None,
+        mtu,
         origin: origin(),
     })
 }

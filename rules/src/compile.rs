@@ -40,6 +40,7 @@ pub struct CompiledPolicy {
     rules: Vec<RuleInfo>,
     interfaces: Vec<CompiledInterface>,
     by_id: HashMap<String, usize>,
+    smallest_mtu: u16,
     /// Address to index into `owners`, whose first element is "nobody".
     by_address: PrefixMap,
     owners: Vec<Vec<usize>>,
@@ -102,6 +103,7 @@ impl CompiledPolicy {
             icmp_related: policy.icmp_related,
             rules,
             interfaces,
+            smallest_mtu: smallest_mtu(policy),
             by_id,
             by_address: PrefixMap::from_prefixes(&prefixes, 0),
             owners: lists,
@@ -124,6 +126,13 @@ impl CompiledPolicy {
     #[must_use]
     pub const fn icmp_related(&self) -> bool {
         self.icmp_related
+    }
+
+    /// No path of the policy has a smaller MTU, bytes: what is not larger fits everywhere.
+    #[inline]
+    #[must_use]
+    pub const fn smallest_mtu(&self) -> u16 {
+        self.smallest_mtu
     }
 
     /// All interfaces, in the policy's order; their indices are what the look-ups yield.
@@ -158,4 +167,12 @@ impl CompiledPolicy {
     pub fn rules(&self) -> &[RuleInfo] {
         &self.rules
     }
+}
+
+/// The smallest of the internet's 1500, every interface's and every route's own.
+fn smallest_mtu(policy: &Policy) -> u16 {
+    let routes = policy.subnets.iter().flat_map(|subnet| &subnet.routes);
+    let routes = routes.filter_map(|route| u16::try_from(route.mtu?).ok());
+    let interfaces = policy.interfaces.iter().filter_map(|interface| interface.mtu);
+    routes.chain(interfaces).fold(1500, u16::min)
 }

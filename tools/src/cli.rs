@@ -74,6 +74,16 @@ pub(crate) struct ReplayArgs {
     #[arg(long, value_name = "FILE")]
     pub(crate) drop: Option<PathBuf>,
 
+    /// Write what the router makes of packets that do not fit their path to this pcapng file:
+    /// fragments, and answers to their senders
+    #[arg(long, value_name = "FILE")]
+    pub(crate) emitted: Option<PathBuf>,
+
+    /// The capture was taken on a host with segmentation offload: judge frames larger than the
+    /// interface's MTU by their segments
+    #[arg(long)]
+    pub(crate) offload: bool,
+
     /// Tracked flows at once; a flow beyond is refused
     #[arg(long, value_name = "N", default_value_t = 1 << 20)]
     pub(crate) max_flows: usize,

@@ -134,6 +134,12 @@ impl CompiledInterface {
         self.subnet.vpc.as_deref()
     }
 
+    /// The router's address in its subnet, of a family (SEMANTICS 12.8).
+    #[must_use]
+    pub fn router(&self, ipv6: bool) -> Option<IpAddr> {
+        self.subnet.routers.iter().copied().find(|router| router.is_ipv6() == ipv6)
+    }
+
     /// Where packets to `addr` go; `None` where no route leads.
     #[must_use]
     pub fn route(&self, addr: &IpAddr) -> Option<CompiledRoute> {

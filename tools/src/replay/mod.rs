@@ -72,9 +72,10 @@ pub(crate) fn run(args: &ReplayArgs) -> Result<(), Failure> {
         anstream::eprintln!("{EXAMPLE_NOTE}");
     }
     let replay = Replay {
-        judge: Judge::new(Pipeline::new(Arc::clone(&policy), config), attribution),
+        judge: Judge::new(Pipeline::new(Arc::clone(&policy), config), attribution)
+            .with_offload(args.offload),
         printer: Printer::new(output, captures.len() > 1),
-        split: Split::create(args.pass.as_deref(), args.drop.as_deref())?,
+        split: Split::create(args.pass.as_deref(), args.drop.as_deref(), args.emitted.as_deref())?,
         summary: Summary::default(),
         captures,
         policy,

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 
 use anstyle::{AnsiColor, Style};
 use serde::Serialize;
-use sgwall_dataplane::{DropReason, Event, Judgement, Outcome, Stage};
+use sgwall_dataplane::{DropReason, Emitted, Event, Judgement, Outcome, Stage};
 use sgwall_packet::{FiveTuple, Timestamp, Transport, protocol};
 use sgwall_rules::compile::{CompiledPolicy, RuleInfo};
 use sgwall_rules::model::protocol_name;
@@ -35,6 +35,9 @@ struct Record<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     capture: Option<&'a str>,
     frame: u64,
+    /// What it is, if it was not captured but made because that frame did not fit its path.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    emitted: Option<&'static str>,
     time: String,
     interface: Option<&'a str>,
     direction: Option<&'static str>,
@@ -110,6 +113,7 @@ impl<'a> Record<'a> {
             kind: "packet",
             capture,
             frame: event.frame.token,
+            emitted: event.emitted.map(Emitted::as_str),
             time: time(event.frame.time, event.frame.decimals),
             interface: event.side.and_then(|(i, _)| Some(policy.interfaces().get(i)?.id.as_str())),
             direction: event.side.map(|(_, direction)| direction.as_str()),
@@ -187,6 +191,9 @@ fn endpoints(event: &Event<'_>) -> String {
             let _ = write!(text, " fragment");
         }
         _ => {}
+    }
+    if let Some(emitted) = event.emitted {
+        let _ = write!(text, " ({})", emitted.as_str());
     }
     text
 }

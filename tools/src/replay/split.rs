@@ -1,4 +1,5 @@
-//! `--pass FILE` and `--drop FILE`: the packets of a replay, written back by their fate.
+//! `--pass FILE`, `--drop FILE` and `--emitted FILE`: the packets of a replay, written back by
+//! their fate, and those that were made on the way.
 
 use std::path::Path;
 
@@ -9,19 +10,27 @@ use sgwall_rules::compile::CompiledPolicy;
 use super::record;
 use crate::failure::Failure;
 
-/// Files for what passed and what was dropped, each if asked for.
+/// Files for what passed, what was dropped and what was emitted, each if asked for.
 pub(super) struct Split {
     pass: Option<Writer<'static>>,
     drop: Option<Writer<'static>>,
+    emitted: Option<Writer<'static>>,
 }
 
 impl Split {
-    pub(super) fn create(pass: Option<&Path>, drop: Option<&Path>) -> Result<Self, Failure> {
-        if pass.is_some() && pass == drop {
-            return Err(Failure::Usage("--pass and --drop name the same file".into()));
+    pub(super) fn create(
+        pass: Option<&Path>,
+        drop: Option<&Path>,
+        emitted: Option<&Path>,
+    ) -> Result<Self, Failure> {
+        let named = [("--pass", pass), ("--drop", drop), ("--emitted", emitted)];
+        for (n, (flag, path)) in named.iter().enumerate().filter(|(_, (_, path))| path.is_some()) {
+            if let Some((other, _)) = named[..n].iter().find(|(_, other)| other == path) {
+                return Err(Failure::Usage(format!("{other} and {flag} name the same file")));
+            }
         }
         let create = |path: Option<&Path>| path.map(Writer::create).transpose();
-        Ok(Split { pass: create(pass)?, drop: create(drop)? })
+        Ok(Split { pass: create(pass)?, drop: create(drop)?, emitted: create(emitted)? })
     }
 
     /// Writes a frame, once its last word is spoken. What was not judged goes nowhere.
@@ -32,7 +41,11 @@ impl Split {
     ) -> Result<(), Failure> {
         let Judgement::Verdict(verdict) = event.judgement else { return Ok(()) };
         let is_drop = !verdict.is_pass();
-        let writer = if is_drop { &mut self.drop } else { &mut self.pass };
+        let writer = match (event.emitted, is_drop) {
+            (Some(_), _) => &mut self.emitted,
+            (None, true) => &mut self.drop,
+            (None, false) => &mut self.pass,
+        };
         let (Some(writer), Some(link), true) = (writer, event.frame.link, event.is_final) else {
             return Ok(());
         };
@@ -51,7 +64,8 @@ impl Split {
 
     /// Writes out what is buffered.
     pub(super) fn finish(&mut self) -> Result<(), Failure> {
-        for writer in [&mut self.pass, &mut self.drop].into_iter().flatten() {
+        let writers = [&mut self.pass, &mut self.drop, &mut self.emitted];
+        for writer in writers.into_iter().flatten() {
             writer.flush()?;
         }
         Ok(())

@@ -7,7 +7,8 @@ use std::net::IpAddr;
 use anstyle::Style;
 use serde::Serialize;
 use sgwall_dataplane::{
-    DropReason, Event, Judge, Judgement, Outcome, PassReason, SkipReason, Stage, counters::Tally,
+    DropReason, Emitted, Event, Judge, Judgement, Outcome, PassReason, SkipReason, Stage,
+    counters::Tally,
 };
 use sgwall_packet::{Direction, FiveTuple, Headers, Timestamp, Transport, protocol};
 use sgwall_rules::compile::{CompiledPolicy, RuleId};
@@ -29,6 +30,7 @@ pub(super) struct Summary {
     strangers: HashMap<IpAddr, u64>,
     /// Dropped messages of path MTU discovery.
     too_big: u64,
+    emitted: EmittedSums,
     /// The time of the last frame.
     end: Timestamp,
 }
@@ -46,6 +48,16 @@ struct Fates {
 struct Sum {
     packets: u64,
     bytes: u64,
+}
+
+/// What was made on the way, because packets did not fit their path.
+#[derive(Clone, Copy, Default, Serialize)]
+struct EmittedSums {
+    /// Answers to senders that reached them.
+    answers: Sum,
+    /// Answers that the sender's own groups refused.
+    answers_dropped: Sum,
+    fragments: Sum,
 }
 
 /// Dropped flows, by interface, direction and five-tuple.
@@ -113,6 +125,7 @@ struct Report<'a> {
     captures: u64,
     frames: &'a Fates,
     flows: Flows,
+    emitted: EmittedSums,
     reasons: Vec<ReasonRow>,
     rules: Vec<RuleRow<'a>>,
     unused_rules: usize,
@@ -123,7 +136,15 @@ struct Report<'a> {
 impl Summary {
     pub(super) fn add(&mut self, event: &Event<'_>) {
         self.end = event.frame.time;
-        if event.is_final {
+        if let Some(emitted) = event.emitted {
+            let is_pass = matches!(event.judgement, Judgement::Verdict(v) if v.is_pass());
+            let sum = match emitted {
+                Emitted::Fragment => &mut self.emitted.fragments,
+                Emitted::Answer if is_pass => &mut self.emitted.answers,
+                Emitted::Answer => &mut self.emitted.answers_dropped,
+            };
+            sum.add(event.frame.wire_len);
+        } else if event.is_final {
             let len = event.frame.wire_len;
             self.frames.total.add(len);
             match event.judgement {
@@ -166,6 +187,7 @@ impl Summary {
                 tracked: connections.counters().created,
                 live: connections.iter(self.end).count() as u64,
             },
+            emitted: self.emitted,
             reasons: reason_rows(judge),
             rules,
             unused_rules,
@@ -207,6 +229,14 @@ impl Summary {
                  big) were dropped: large packets will vanish without a word; allow icmp type 3 \
                  code 4, and icmpv6 type 2",
                 self.too_big
+            ));
+        }
+        if judge.super_frames() > 0 && !judge.is_offload() {
+            hints.push(format!(
+                "{} frames are larger than the MTU of the interface that sent them: the capture was \
+                 taken before segmentation offload cut them; say --offload to judge them by their \
+                 segments",
+                judge.super_frames()
             ));
         }
         if judge.unjudged().skipped(SkipReason::Truncated).packets > 0 {
@@ -254,6 +284,17 @@ impl Summary {
         }
         let Flows { tracked, live } = report.flows;
         writeln!(out, "\n{tracked} tracked flows were opened; {live} are alive at the end.")?;
+        let EmittedSums { answers, answers_dropped, fragments } = report.emitted;
+        if answers.packets + answers_dropped.packets + fragments.packets > 0 {
+            writeln!(
+                out,
+                "Packets that did not fit their path: {} fragments were made, {} answers to senders \
+                 delivered, {} refused.",
+                grouped(fragments.packets),
+                grouped(answers.packets),
+                grouped(answers_dropped.packets)
+            )?;
+        }
 
         writeln!(
             out,
