@@ -3,7 +3,7 @@
 #![allow(missing_docs)]
 
 use std::hint::black_box;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use ipnet::IpNet;
@@ -48,7 +48,8 @@ fn lookup(c: &mut Criterion) {
             })
             .collect();
         let compiled = CompiledPolicy::compile(&policy(rules), Generation(0));
-        let set = compiled.interfaces()[0].groups(Direction::Ingress);
+        let nobody = IpAddr::from(Ipv4Addr::UNSPECIFIED);
+        let set = compiled.interfaces()[0].groups(Direction::Ingress, &nobody);
         group.throughput(Throughput::Elements(packets.len() as u64));
         group.bench_with_input(BenchmarkId::new("sgwall", n), &packets, |b, packets| {
             b.iter(|| {

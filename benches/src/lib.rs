@@ -62,7 +62,12 @@ pub fn policy(ingress: Vec<SecurityGroupRule>) -> Policy {
     let origin = || Origin::synthetic("bench");
     let cidr = |text: &str| text.parse().expect("a range");
     Policy {
-        vpcs: vec![Vpc { id: "vpc".into(), cidrs: vec![cidr("10.0.0.0/16")], origin: origin() }],
+        vpcs: vec![Vpc {
+            id: "vpc".into(),
+            cidrs: vec![cidr("10.0.0.0/16")],
+            classic_link: false,
+            origin: origin(),
+        }],
         subnets: vec![Subnet {
             id: "subnet".into(),
             vpc: "vpc".into(),

@@ -1,8 +1,8 @@
 //! Which interface a packet concerns, and on which side of it the packet is.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
-use sgwall_packet::Direction;
+use sgwall_packet::{Direction, LinkInfo, Readdress};
 use sgwall_rules::compile::CompiledPolicy;
 
 /// The interfaces that judge a packet: the sender's side first, then the receiver's.
@@ -10,17 +10,35 @@ use sgwall_rules::compile::CompiledPolicy;
 /// A packet between two interfaces of the policy is judged on both (SEMANTICS 9.3).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sides {
-    /// Index of the interface that sends it.
-    pub egress: Option<usize>,
-    /// Index of the interface that receives it.
-    pub ingress: Option<usize>,
+    /// The interface that sends it.
+    pub egress: Option<Side>,
+    /// The interface that receives it.
+    pub ingress: Option<Side>,
+    /// Index of the interface that puts it on the last hop, if its MAC address tells.
+    pub origin: Option<usize>,
+}
+
+/// An interface that judges a packet, and how the packet looks there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Side {
+    /// Index of the interface.
+    pub interface: usize,
+    /// Public addresses to read as the private ones that the interface knows, and the other way
+    /// round: an internet gateway translates between them (SEMANTICS 14.5).
+    pub readdress: Readdress,
+}
+
+impl Side {
+    const fn of(interface: usize) -> Self {
+        Side { interface, readdress: Readdress { src: None, dst: None } }
+    }
 }
 
 impl Sides {
     /// The sides to judge, in order.
-    pub fn iter(self) -> impl Iterator<Item = (usize, Direction)> {
-        let egress = self.egress.map(|i| (i, Direction::Egress));
-        egress.into_iter().chain(self.ingress.map(|i| (i, Direction::Ingress)))
+    pub fn iter(self) -> impl Iterator<Item = (Side, Direction)> {
+        let egress = self.egress.map(|side| (side, Direction::Egress));
+        egress.into_iter().chain(self.ingress.map(|side| (side, Direction::Ingress)))
     }
 
     /// Whether no interface is concerned.
@@ -30,8 +48,9 @@ impl Sides {
     }
 }
 
-/// How packets find their interface, by order of precedence: a direction said by the user; the
-/// interfaces' own addresses and those that stand for them; the direction the capture recorded.
+/// How packets find their interface, by order of precedence: a direction said by the user; MAC
+/// addresses that the policy knows; the interfaces' own addresses, the public ones among them, and
+/// those that stand for them; the direction the capture recorded.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Attribution {
     /// Only these interfaces judge (indices); `None`: all of the policy.
@@ -43,13 +62,14 @@ pub struct Attribution {
 }
 
 impl Attribution {
-    /// The sides that judge a packet from `src` to `dst`; `recorded` is the capture's own word.
+    /// The sides that judge a packet from `src` to `dst`; `link` is its link layer, `recorded` the
+    /// capture's own word.
     #[must_use]
     pub fn sides(
         &self,
         policy: &CompiledPolicy,
-        src: IpAddr,
-        dst: IpAddr,
+        link: &LinkInfo,
+        (src, dst): (IpAddr, IpAddr),
         recorded: Option<Direction>,
     ) -> Sides {
         let the_one = match self.only.as_deref() {
@@ -59,11 +79,61 @@ impl Attribution {
         if let (Some(one), Some(direction)) = (the_one, self.direction) {
             return Self::one_side(one, direction);
         }
-        let sides = Sides { egress: self.owner(policy, src), ingress: self.owner(policy, dst) };
+        let sides = self.by_address(policy, link, src, dst);
         match (the_one, recorded) {
             (Some(one), Some(direction)) if sides.is_empty() => Self::one_side(one, direction),
             _ => sides,
         }
+    }
+
+    fn by_address(
+        &self,
+        policy: &CompiledPolicy,
+        link: &LinkInfo,
+        src: IpAddr,
+        dst: IpAddr,
+    ) -> Sides {
+        let by_mac = |mac: Option<[u8; 6]>| policy.interface_by_mac(mac?);
+        let from_mac = by_mac(link.mac.map(|(_, src)| src));
+        let to_mac = by_mac(link.mac.map(|(dst, _)| dst));
+        let from_public = policy.interface_by_public(&src);
+        let to_public = policy.interface_by_public(&dst);
+
+        let sender = from_mac.or(from_public.map(|(i, _)| i));
+        let sender = match sender {
+            Some(known) => Some(known).filter(|i| self.is_wanted(*i)),
+            None => self.owner(policy, src),
+        };
+        let egress = sender.map(|interface| {
+            let private = from_public.filter(|(i, _)| *i == interface).map(|(_, private)| private);
+            let readdress = Readdress { src: private.and_then(v4), dst: None };
+            Side { interface, readdress }
+        });
+        let receiver = match to_mac.or(to_public.map(|(i, _)| i)) {
+            Some(known) => Some(known).filter(|i| self.is_wanted(*i)),
+            None => self.owner(policy, dst),
+        };
+        let Some((public_owner, private)) = to_public else {
+            return Sides { egress, ingress: receiver.map(Side::of), origin: from_mac };
+        };
+        // By its public address an interface is reached from outside its VPC, where a sender of
+        // the policy is known by its public address too; one that has none comes back from where
+        // nobody here can tell, and only its own side is judged.
+        let seen_as = match from_mac.or_else(|| policy.interfaces_of(&src).first().copied()) {
+            Some(sender) if from_public.is_none() => {
+                let public = policy.interfaces().get(sender).and_then(|i| i.public_of(&src));
+                match public {
+                    Some(public) => Some(public),
+                    None => return Sides { egress, ingress: None, origin: None },
+                }
+            }
+            _ => None,
+        };
+        let readdress = Readdress { src: seen_as.and_then(v4), dst: v4(private) };
+        let ingress = receiver
+            .filter(|receiver| *receiver == public_owner)
+            .map(|interface| Side { interface, readdress });
+        Sides { egress, ingress, origin: None }
     }
 
     /// Whether `addr` is `interface`'s own, or stands for it.
@@ -73,9 +143,12 @@ impl Attribution {
             || (self.only.as_deref() == Some(&[interface]) && self.stands_for(addr))
     }
 
+    fn is_wanted(&self, interface: usize) -> bool {
+        self.only.as_ref().is_none_or(|only| only.contains(&interface))
+    }
+
     fn owner(&self, policy: &CompiledPolicy, addr: IpAddr) -> Option<usize> {
-        let wanted = |i: &usize| self.only.as_ref().is_none_or(|only| only.contains(i));
-        policy.interfaces_of(&addr).iter().copied().find(wanted).or_else(|| {
+        policy.interfaces_of(&addr).iter().copied().find(|i| self.is_wanted(*i)).or_else(|| {
             match self.only.as_deref() {
                 Some([one]) if self.stands_for(addr) => Some(*one),
                 _ => None,
@@ -90,9 +163,17 @@ impl Attribution {
     }
 
     const fn one_side(interface: usize, direction: Direction) -> Sides {
+        let side = Some(Side::of(interface));
         match direction {
-            Direction::Ingress => Sides { egress: None, ingress: Some(interface) },
-            Direction::Egress => Sides { egress: Some(interface), ingress: None },
+            Direction::Ingress => Sides { egress: None, ingress: side, origin: None },
+            Direction::Egress => Sides { egress: side, ingress: None, origin: None },
         }
+    }
+}
+
+const fn v4(addr: IpAddr) -> Option<Ipv4Addr> {
+    match addr {
+        IpAddr::V4(v4) => Some(v4),
+        IpAddr::V6(_) => None,
     }
 }

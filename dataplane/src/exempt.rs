@@ -2,26 +2,37 @@
 //!
 //! AWS answers this traffic in the hypervisor; here it passes the same interface as everything
 //! else. So each service is recognised by address *and* protocol and port: a packet that merely
-//! carries a service's port, or reaches a service's address on another port, is filtered.
+//! carries a service's port, or reaches a service's address on another port, is filtered. A policy
+//! may switch off any of it.
 
 use std::net::IpAddr;
 
 use sgwall_packet::{Direction, Headers, Transport, protocol};
-use sgwall_rules::compile::{CompiledInterface, Service};
-use sgwall_rules::model::Compat;
+use sgwall_rules::compile::{CompiledInterface, CompiledPolicy, Service};
+use sgwall_rules::model::{Compat, ExemptTraffic};
 
 use crate::verdict::PassReason;
 
 /// Why `headers` is exempt from filtering on `interface`, if it is.
 #[must_use]
 pub fn exempt(
+    policy: &CompiledPolicy,
     interface: &CompiledInterface,
-    compat: Compat,
     direction: Direction,
     headers: &Headers,
 ) -> Option<PassReason> {
+    let (traffic, reason) = exempt_by_default(policy.compat(), interface, direction, headers)?;
+    policy.exempt().contains(traffic).then_some(reason)
+}
+
+fn exempt_by_default(
+    compat: Compat,
+    interface: &CompiledInterface,
+    direction: Direction,
+    headers: &Headers,
+) -> Option<(ExemptTraffic, PassReason)> {
     if is_neighbour_discovery(headers) {
-        return Some(PassReason::NeighbourDiscovery);
+        return Some((ExemptTraffic::NeighbourDiscovery, PassReason::NeighbourDiscovery));
     }
     let (remote, service_port, own_port) = match direction {
         Direction::Ingress => (headers.src, headers.src_port(), headers.dst_port()),
@@ -31,20 +42,22 @@ pub fn exempt(
     if headers.protocol == protocol::UDP && is_dhcp_peer(&remote, service, direction) {
         let ports = (own_port, service_port);
         if ports == if headers.is_ipv6() { (546, 547) } else { (68, 67) } {
-            return Some(PassReason::Dhcp);
+            return Some((ExemptTraffic::Dhcp, PassReason::Dhcp));
         }
     }
     let is = |proto, port| headers.protocol == proto && service_port == port;
-    match service? {
-        Service::Dns => is(protocol::UDP, 53) || is(protocol::TCP, 53),
-        Service::Metadata | Service::EcsMetadata => is(protocol::TCP, 80),
-        Service::TimeSync => is(protocol::UDP, 123),
-        Service::Licence => is(protocol::TCP, 1688),
+    let (traffic, is_exempt) = match service? {
+        Service::Dns => (ExemptTraffic::Dns, is(protocol::UDP, 53) || is(protocol::TCP, 53)),
+        Service::Metadata => (ExemptTraffic::Metadata, is(protocol::TCP, 80)),
+        Service::EcsMetadata => (ExemptTraffic::TaskMetadata, is(protocol::TCP, 80)),
+        Service::TimeSync => (ExemptTraffic::Time, is(protocol::UDP, 123)),
+        Service::Licence => (ExemptTraffic::Licences, is(protocol::TCP, 1688)),
         Service::Router => {
-            return (compat == Compat::Current).then_some(PassReason::Router);
+            let reason = (ExemptTraffic::Router, PassReason::Router);
+            return (compat == Compat::Current).then_some(reason);
         }
-    }
-    .then_some(PassReason::VpcService)
+    };
+    is_exempt.then_some((traffic, PassReason::VpcService))
 }
 
 /// RFC 4861: types 133-137, code 0, hop limit 255 (so never forwarded by a router), whole.

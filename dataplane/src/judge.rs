@@ -5,17 +5,18 @@
 //! reassembly holds is kept here until its verdict is known, so events come in the order of the
 //! decisions, which is the order of the frames but for those.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::net::IpAddr;
 
 use sgwall_packet::{
-    Direction, Frame, Headers, LinkType, ParseError, Timestamp, Transport, addresses,
-    fragment_ipv4, parse, too_big,
+    Direction, Frame, Headers, LinkInfo, LinkType, ParseError, Readdress, Timestamp, Transport,
+    addresses, fragment_ipv4, parse, too_big,
 };
 
 use sgwall_rules::compile::RuleInfo;
 
-use crate::attribution::{Attribution, Sides};
+use crate::attribution::{Attribution, Side, Sides};
 use crate::counters::Tally;
 use crate::pipeline::{PacketContext, Pipeline};
 use crate::verdict::{DropReason, Outcome, PassReason, SkipReason, Verdict};
@@ -190,8 +191,8 @@ impl Judge {
         match parse(link, frame.data, frame.wire_len as usize) {
             Ok(Frame::Ip(headers)) => {
                 let policy = self.pipeline.policy();
-                let sides =
-                    self.attribution.sides(policy, headers.src, headers.dst, frame.recorded);
+                let ends = (headers.src, headers.dst);
+                let sides = self.attribution.sides(policy, &headers.link, ends, frame.recorded);
                 if sides.is_empty() {
                     return self.skip(frame, Some(&headers), None, SkipReason::NotOurs, sink);
                 }
@@ -224,11 +225,13 @@ impl Judge {
     fn judge_sides(
         &mut self,
         frame: FrameInput<'_>,
-        headers: &Headers,
+        captured: &Headers,
         sides: Sides,
         sink: &mut impl FnMut(Event<'_>),
     ) {
-        for (interface, direction) in sides.iter() {
+        for (Side { interface, readdress }, direction) in sides.iter() {
+            let (seen, data) = as_seen(frame.data, captured, readdress);
+            let headers = &seen;
             let ours: IpAddr = match direction {
                 Direction::Ingress => headers.dst,
                 Direction::Egress => headers.src,
@@ -246,13 +249,14 @@ impl Judge {
                 direction,
                 now: frame.time,
                 headers,
-                frame: frame.data,
+                frame: &data,
                 own_address,
+                origin: sides.origin.filter(|_| direction == Direction::Ingress),
                 token: frame.token,
                 is_super_frame,
             });
             if verdict.outcome == Outcome::Hold {
-                self.hold(frame, headers, sides, direction);
+                self.hold(frame, captured, sides, direction);
                 return;
             }
             let is_final =
@@ -267,7 +271,8 @@ impl Judge {
                 is_final,
                 emitted: None,
             });
-            self.emit(frame, headers, (interface, direction), &verdict, sink);
+            let seen = FrameInput { data: &data, ..frame };
+            self.emit(seen, headers, (interface, direction), &verdict, sink);
             if is_final {
                 return;
             }
@@ -328,6 +333,7 @@ impl Judge {
                 headers: &headers,
                 frame: data,
                 own_address: true,
+                origin: None,
                 token: frame.token,
                 is_super_frame: false,
             })
@@ -384,14 +390,16 @@ impl Judge {
                 decimals: held.decimals,
                 recorded: held.recorded,
             };
-            let other_side = match released.direction {
-                Direction::Egress => Sides { egress: None, ..held.sides },
-                Direction::Ingress => Sides::default(),
+            let (side, other_side) = match released.direction {
+                Direction::Egress => (held.sides.egress, Sides { egress: None, ..held.sides }),
+                Direction::Ingress => (held.sides.ingress, Sides::default()),
             };
+            let readdress = side.map(|side| side.readdress).unwrap_or_default();
+            let (seen, data) = as_seen(frame.data, &held.headers, readdress);
             let goes_on = released.verdict.is_pass() && !other_side.is_empty();
             sink(Event {
                 frame,
-                headers: Some(&held.headers),
+                headers: Some(&seen),
                 error: None,
                 side: released.interface.map(|i| (i, released.direction)),
                 judgement: Judgement::Verdict(released.verdict),
@@ -401,7 +409,8 @@ impl Judge {
             });
             if let Some(interface) = released.interface {
                 let side = (interface, released.direction);
-                self.emit(frame, &held.headers, side, &released.verdict, sink);
+                let frame = FrameInput { data: &data, ..frame };
+                self.emit(frame, &seen, side, &released.verdict, sink);
             }
             if goes_on {
                 self.judge_sides(frame, &held.headers, other_side, sink);
@@ -418,8 +427,9 @@ impl Judge {
         error: ParseError,
         sink: &mut impl FnMut(Event<'_>),
     ) {
-        let sides = addresses(link, frame.data).map(|(src, dst)| {
-            self.attribution.sides(self.pipeline.policy(), src, dst, frame.recorded)
+        let sides = addresses(link, frame.data).map(|ends| {
+            let policy = self.pipeline.policy();
+            self.attribution.sides(policy, &LinkInfo::NONE, ends, frame.recorded)
         });
         if sides.is_some_and(Sides::is_empty) {
             return self.skip(frame, None, Some(error), SkipReason::NotOurs, sink);
@@ -428,6 +438,7 @@ impl Judge {
             return self.skip(frame, None, Some(error), SkipReason::Truncated, sink);
         }
         let side = sides.and_then(|sides| sides.iter().next());
+        let side = side.map(|(side, direction)| (side.interface, direction));
         let reason = match error {
             ParseError::TinyFragment { .. } => DropReason::FragmentTiny,
             _ => DropReason::Malformed,
@@ -481,6 +492,23 @@ impl Judge {
         };
         sink(event);
     }
+}
+
+/// A packet as an interface sees it: with the private address that its public one stands for.
+fn as_seen<'a>(
+    data: &'a [u8],
+    headers: &Headers,
+    readdress: Readdress,
+) -> (Headers, Cow<'a, [u8]>) {
+    let mut seen = *headers;
+    if readdress.is_nothing() {
+        return (seen, Cow::Borrowed(data));
+    }
+    let mut data = data.to_vec();
+    readdress.apply(headers, &mut data);
+    seen.src = readdress.src.map_or(seen.src, IpAddr::V4);
+    seen.dst = readdress.dst.map_or(seen.dst, IpAddr::V4);
+    (seen, Cow::Owned(data))
 }
 
 /// The link header of an answer: the packet's own, from its receiver to its sender.

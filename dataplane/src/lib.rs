@@ -27,7 +27,7 @@ pub mod path_mtu;
 pub mod pipeline;
 pub mod verdict;
 
-pub use attribution::{Attribution, Sides};
+pub use attribution::{Attribution, Side, Sides};
 pub use counters::Counters;
 pub use judge::{Emitted, Event, FrameInput, Judge, Judgement};
 pub use pipeline::{Config, PacketContext, Pipeline, Released};

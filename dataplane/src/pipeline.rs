@@ -13,7 +13,7 @@ use sgwall_packet::{Direction, Duration, FlowKey, Headers, Timestamp, Transport,
 use sgwall_rules::compile::{
     AclMatch, CompiledInterface, CompiledPolicy, GroupMatch, RuleId, RuleInfo,
 };
-use sgwall_rules::model::{AclAction, Timeouts};
+use sgwall_rules::model::{AclAction, RouteTarget, Timeouts};
 
 use crate::counters::Counters;
 use crate::exempt::exempt;
@@ -48,6 +48,9 @@ pub struct PacketContext<'a> {
     pub frame: &'a [u8],
     /// Whether the address on the interface's side is its own (source/destination check).
     pub own_address: bool,
+    /// Into an interface: the interface (index) that sent the packet, if it is known. It need not
+    /// own the source address (SEMANTICS 4.5).
+    pub origin: Option<usize>,
     /// The caller's name for the packet, given back if the packet is held.
     pub token: u64,
     /// The frame was captured before segmentation offload cut it: its segments fit.
@@ -222,7 +225,7 @@ impl State {
         packet: &PacketContext<'_>,
     ) -> Verdict {
         let headers = packet.headers;
-        if let Some(reason) = exempt(interface, policy.compat(), packet.direction, headers) {
+        if let Some(reason) = exempt(policy, interface, packet.direction, headers) {
             return Verdict::pass(reason);
         }
         if is_unsupported(interface, headers) {
@@ -265,7 +268,7 @@ impl State {
         // A packet comes in over the subnet's edge and goes out over it.
         let ingress = packet.direction == Direction::Ingress;
         if ingress {
-            if let Some(refused) = network_acl(interface, packet) {
+            if let Some(refused) = network_acl(policy, interface, packet) {
                 return refused;
             }
             if fails_address_check(interface, packet) {
@@ -276,7 +279,7 @@ impl State {
         if !verdict.is_pass() {
             return verdict;
         }
-        if !ingress && let Some(refused) = network_acl(interface, packet) {
+        if !ingress && let Some(refused) = network_acl(policy, interface, packet) {
             return refused.of_flow(verdict.state);
         }
         let mtu = match fit(policy, interface, packet) {
@@ -306,7 +309,7 @@ impl State {
             }
             // A new connection on the five-tuple of an ended one: judged afresh (SEMANTICS 7.6).
             Lookup::Reopen(old) => {
-                let (verdict, effect) = by_rules(interface, packet);
+                let (verdict, effect) = by_rules(policy, interface, packet);
                 let effect = match effect {
                     Effect::Open(rule, _) => Effect::Open(rule, Some(old)),
                     _ => Effect::End(old),
@@ -318,7 +321,7 @@ impl State {
             }
             Lookup::Miss => match self.related(policy, scope, packet) {
                 Some(verdict) => (verdict, Effect::None),
-                None => by_rules(interface, packet),
+                None => by_rules(policy, interface, packet),
             },
         }
     }
@@ -379,12 +382,50 @@ fn remote(packet: &PacketContext<'_>) -> IpAddr {
     }
 }
 
+/// The other end of the hop that the packet takes: the interface that sent it, or the appliance
+/// that it is routed to. `None` where nobody but the address's owner is known.
+fn next_hop<'a>(
+    policy: &'a CompiledPolicy,
+    interface: &CompiledInterface,
+    packet: &PacketContext<'_>,
+) -> Option<NextHop<'a>> {
+    if packet.direction == Direction::Ingress {
+        return policy.interfaces().get(packet.origin?).map(NextHop::Known);
+    }
+    if !interface.has_appliance_routes() {
+        return None;
+    }
+    let route = interface.route(&packet.headers.dst)?;
+    let id = route.interface.as_deref();
+    let known = id.and_then(|id| policy.interfaces().get(policy.interface_by_id(id)?));
+    (route.target == RouteTarget::Appliance)
+        .then_some(known.map_or(NextHop::Elsewhere, NextHop::Known))
+}
+
+/// See [`next_hop`].
+enum NextHop<'a> {
+    /// An interface of the policy.
+    Known(&'a CompiledInterface),
+    /// An appliance that the policy does not describe.
+    Elsewhere,
+}
+
 /// The refusal of the subnet's network ACL, if it refuses. Traffic that stays inside the subnet
-/// is not judged by it (SEMANTICS 8.7).
-fn network_acl(interface: &CompiledInterface, packet: &PacketContext<'_>) -> Option<Verdict> {
+/// is not judged by it (SEMANTICS 8.7); where a middlebox is on the way, that is decided by the
+/// hop to it (9.4).
+fn network_acl(
+    policy: &CompiledPolicy,
+    interface: &CompiledInterface,
+    packet: &PacketContext<'_>,
+) -> Option<Verdict> {
     let acl = interface.acl(packet.direction)?;
     let remote = remote(packet);
-    if interface.in_subnet(&remote) {
+    let is_inside = match next_hop(policy, interface, packet) {
+        Some(NextHop::Known(other)) => interface.shares_subnet(other),
+        Some(NextHop::Elsewhere) => false,
+        None => interface.in_subnet(&remote),
+    };
+    if is_inside {
         return None;
     }
     match acl.lookup(&remote, packet.headers.protocol, packet.headers.selector()) {
@@ -407,10 +448,24 @@ fn fails_address_check(interface: &CompiledInterface, packet: &PacketContext<'_>
 }
 
 /// What the interface's groups say of a packet that belongs to no tracked flow.
-fn by_rules(interface: &CompiledInterface, packet: &PacketContext<'_>) -> (Verdict, Effect) {
+fn by_rules(
+    policy: &CompiledPolicy,
+    interface: &CompiledInterface,
+    packet: &PacketContext<'_>,
+) -> (Verdict, Effect) {
     let headers = packet.headers;
-    let rules = interface.groups(packet.direction);
-    let Some(found) = rules.lookup(&remote(packet), headers.protocol, headers.selector()) else {
+    let remote = remote(packet);
+    let mut rules = interface.groups(packet.direction, &remote);
+    // Through a middlebox, a reference to the other end's group does not hold (SEMANTICS 4.5).
+    let is_direct = match next_hop(policy, interface, packet) {
+        Some(NextHop::Known(other)) => other.owns(&remote),
+        Some(NextHop::Elsewhere) => false,
+        None => true,
+    };
+    if !is_direct {
+        rules = rules.without_references();
+    }
+    let Some(found) = rules.lookup(&remote, headers.protocol, headers.selector()) else {
         return (Verdict::drop(DropReason::NoRule), Effect::None);
     };
     let opens = may_open(headers);
@@ -445,8 +500,8 @@ fn is_untracked(
         return false;
     }
     let (is_v6, protocol) = (headers.is_ipv6(), headers.protocol);
-    let there = interface.groups(packet.direction);
-    let back = interface.groups(packet.direction.reverse());
+    let there = interface.groups(packet.direction, &remote);
+    let back = interface.groups(packet.direction.reverse(), &remote);
     let forward_view = found.any_peer && back.all_ports_any(is_v6, protocol);
     let reverse_view = || {
         there.all_ports_any(is_v6, protocol)

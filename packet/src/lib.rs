@@ -12,6 +12,7 @@ mod headers;
 mod mtu;
 mod parse;
 mod quote;
+mod readdress;
 mod text;
 mod time;
 
@@ -23,6 +24,7 @@ pub use headers::{
 pub use mtu::{fragment_ipv4, too_big};
 pub use parse::{addresses, is_extension_header, parse, parse_ip};
 pub use quote::{is_icmp_error, quoted};
+pub use readdress::Readdress;
 pub use text::{PacketSpec, SpecError};
 pub use time::{Duration, Timestamp};
 

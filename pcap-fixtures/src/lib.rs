@@ -10,6 +10,7 @@ mod step;
 mod world;
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use serde::Deserialize;
 use sgwall_rules::model::Compat;
@@ -36,11 +37,22 @@ pub struct Case {
     /// Whether ICMP errors are admitted by the packet they quote.
     #[serde(default)]
     pub icmp_related: bool,
+    /// What is exempt from filtering, in the words of `docs/policy.md`; left out: all of it.
+    pub exempt: Option<Vec<String>>,
+    /// A whole policy, as `docs/policy.md` describes it, in place of the network and all that the
+    /// keys below say of it.
+    pub policy: Option<String>,
+    /// Addresses by name, besides those that every case knows.
+    #[serde(default)]
+    pub names: BTreeMap<String, IpAddr>,
+    /// Public addresses of `a`, `b` and `c`.
+    #[serde(default)]
+    pub public: BTreeMap<String, IpAddr>,
     /// Groups with their rules in one line each (`sgwall_rules::text`).
     #[serde(default)]
     pub groups: BTreeMap<String, Vec<String>>,
-    /// Groups attached to the interfaces `a`, `b` and `c`; one left out does not exist. Left out
-    /// altogether: `a` has every group.
+    /// Groups attached to the interfaces `a`, `b`, `c` and `m`; one left out does not exist. Left
+    /// out altogether: `a` has every group.
     #[serde(default)]
     pub interfaces: BTreeMap<String, Vec<String>>,
     /// Entries of the network ACLs of the subnets `s1` and `s2`; left out: the default ACL.
@@ -58,7 +70,8 @@ pub struct Case {
     /// Tracked flows at once; left out: plenty.
     #[serde(default)]
     pub max_flows: Option<usize>,
-    /// Routes of both subnets, `DESTINATION TARGET [MTU]` in the words of `docs/policy.md`.
+    /// Routes of both subnets, `DESTINATION TARGET [MTU]` or `DESTINATION appliance INTERFACE`, in
+    /// the words of `docs/policy.md`.
     #[serde(default)]
     pub routes: Vec<String>,
     /// An interface and a direction, `a egress`: every packet goes through it this way, whatever

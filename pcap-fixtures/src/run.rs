@@ -26,7 +26,8 @@ pub(crate) fn run(case: &Case, compat: Compat) -> Result<(), String> {
     let mut judged = 0;
     let mut now = Timestamp::default();
     for (token, line) in (1..).zip(&case.steps) {
-        let Step { time, what } = line.parse().map_err(|e| format!("{line:?}: {e}"))?;
+        let step = Step::parse(line, &case.names).map_err(|e| format!("{line:?}: {e}"))?;
+        let Step { time, what } = step;
         now = time;
         match what {
             What::Change(text) => {
@@ -34,8 +35,13 @@ pub(crate) fn run(case: &Case, compat: Compat) -> Result<(), String> {
                 generation += 1;
                 judge.pipeline_mut().set_policy(compile(&policy, generation));
             }
-            What::Packet { packet, expected } => {
-                let data = packet.to_frame();
+            What::Packet { packet, via, expected } => {
+                let mut data = packet.to_frame();
+                if let Some(via) = via {
+                    let sender = policy.interfaces.iter().find(|interface| interface.id == via);
+                    let mac = sender.and_then(|interface| interface.mac);
+                    data[6..12].copy_from_slice(&mac.ok_or_else(|| format!("via {via:?}"))?);
+                }
                 let frame = FrameInput {
                     token,
                     link: Some(LinkType::Ethernet),

@@ -1,5 +1,8 @@
 //! One step of a case.
 
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
 use sgwall_packet::{PacketSpec, Timestamp};
 use sgwall_rules::model::Policy;
 
@@ -13,34 +16,41 @@ pub(crate) struct Step {
 
 pub(crate) enum What {
     /// A packet, and the events that it must cause, in order; none if it is held.
-    Packet { packet: Box<PacketSpec>, expected: Vec<String> },
+    Packet {
+        packet: Box<PacketSpec>,
+        /// The interface that puts it on the wire, if its address does not tell.
+        via: Option<String>,
+        expected: Vec<String>,
+    },
     /// A change of the policy.
     Change(String),
 }
 
-impl std::str::FromStr for Step {
-    type Err = String;
-
+impl Step {
     /// `6.1 tcp X:5000 -> a:22 A => pass established`, `5 revoke sg-1 in tcp 22 from 0.0.0.0/0`.
-    fn from_str(line: &str) -> Result<Self, String> {
+    pub(crate) fn parse(line: &str, names: &BTreeMap<String, IpAddr>) -> Result<Self, String> {
         let (time, rest) = line.split_once(' ').ok_or("expected a time and what happens")?;
         let seconds: f64 = time.parse().map_err(|_| format!("{time:?} is no time"))?;
         let time = Timestamp::from_nanos((seconds * 1000.0).round() as i64 * 1_000_000);
         let Some((packet, expected)) = rest.split_once("=>") else {
             return Ok(Step { time, what: What::Change(rest.trim().to_owned()) });
         };
-        let packet = with_addresses(packet);
+        let (packet, via) = match packet.trim_end().rsplit_once(" via ") {
+            Some((packet, via)) => (packet, Some(via.to_owned())),
+            None => (packet, None),
+        };
+        let packet = with_addresses(packet, names);
         let packet = packet.parse().map_err(|e| format!("{packet:?}: {e}"))?;
         let expected = match expected.trim() {
             "held" => Vec::new(),
             events => events.split('|').map(|event| event.trim().to_owned()).collect(),
         };
-        Ok(Step { time, what: What::Packet { packet: Box::new(packet), expected } })
+        Ok(Step { time, what: What::Packet { packet: Box::new(packet), via, expected } })
     }
 }
 
 /// The text of a packet with addresses in place of names: `X:53` becomes `203.0.113.1:53`.
-fn with_addresses(packet: &str) -> String {
+fn with_addresses(packet: &str, names: &BTreeMap<String, IpAddr>) -> String {
     let word = |word: &str| {
         let (quote, word) = match word.split_once('"') {
             Some((quote, rest)) => (format!("{quote}\""), rest),
@@ -50,7 +60,8 @@ fn with_addresses(packet: &str) -> String {
             Some((name, port)) => (name, Some(port)),
             None => (word, None),
         };
-        let text = match (world::address(name), port) {
+        let address = names.get(name).copied().or_else(|| world::address(name));
+        let text = match (address, port) {
             (None, _) => word.to_owned(),
             (Some(address), None) => address.to_string(),
             (Some(address), Some(port)) if address.is_ipv6() => format!("[{address}]:{port}"),
@@ -87,6 +98,12 @@ pub(crate) fn change(policy: &mut Policy, line: &str) -> Result<(), String> {
             let index = interface(policy, what)?;
             let address = world::address(detail).ok_or_else(|| format!("no address {detail:?}"))?;
             policy.interfaces[index].addresses.retain(|known| *known != address);
+            Ok(())
+        }
+        "route" => world::add_route(policy, what, detail),
+        "delete-peering" => {
+            let peering = policy.peerings.iter_mut().find(|peering| peering.id == what);
+            peering.ok_or_else(|| format!("no peering {what:?}"))?.active = false;
             Ok(())
         }
         "timeout" => {

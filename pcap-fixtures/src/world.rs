@@ -6,9 +6,10 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use sgwall_rules::diagnostic::Origin;
 use sgwall_rules::limits::Limits;
+use sgwall_rules::load::{Input, load};
 use sgwall_rules::model::{
-    Compat, Direction, Interface, NetworkAcl, NetworkAclEntry, Policy, PrefixList, Route,
-    RouteTarget, SecurityGroup, SecurityGroupRule, Subnet, Timeouts, Vpc,
+    Compat, Direction, Exempt, ExemptTraffic, Interface, NetworkAcl, NetworkAclEntry, Policy,
+    PrefixList, Route, RouteTarget, SecurityGroup, SecurityGroupRule, Subnet, Timeouts, Vpc,
 };
 use sgwall_rules::text::{EntryText, RuleText};
 
@@ -20,6 +21,7 @@ pub(crate) const NAMES: &[(&str, &str)] = &[
     ("b", "10.0.2.20"),
     ("c", "10.0.1.30"),
     ("b2", "10.0.2.21"),
+    ("m", "10.0.2.40"),
     ("a6", "2001:db8:0:1::10"),
     ("b6", "2001:db8:0:2::20"),
     ("X", "203.0.113.1"),
@@ -29,13 +31,18 @@ pub(crate) const NAMES: &[(&str, &str)] = &[
     ("dns", "10.0.0.2"),
 ];
 
-/// Interface, subnet, addresses.
-const INTERFACES: &[(&str, &str, &[&str])] =
-    &[("a", "s1", &["a", "a6"]), ("b", "s2", &["b", "b2", "b6"]), ("c", "s1", &["c"])];
+/// Interface, subnet, addresses, last byte of the MAC address.
+const INTERFACES: &[(&str, &str, &[&str], u8)] = &[
+    ("a", "s1", &["a", "a6"], 0xa),
+    ("b", "s2", &["b", "b2", "b6"], 0xb),
+    ("c", "s1", &["c"], 0xc),
+    ("m", "s2", &["m"], 0xf),
+];
 
 const SUBNETS: &[(&str, [&str; 2])] =
     &[("s1", ["10.0.1.0/24", "2001:db8:0:1::/64"]), ("s2", ["10.0.2.0/24", "2001:db8:0:2::/64"])];
 
+/// The address of a name that every case knows.
 pub(crate) fn address(name: &str) -> Option<IpAddr> {
     NAMES.iter().find(|(known, _)| *known == name)?.1.parse().ok()
 }
@@ -46,14 +53,23 @@ fn origin() -> Origin {
 
 /// The policy that a case begins with.
 pub(crate) fn policy(case: &Case, compat: Compat) -> Result<Policy, String> {
+    if let Some(text) = &case.policy {
+        return native(text, compat);
+    }
+    let exempt = |words: &Vec<String>| {
+        let traffic = ExemptTraffic::ALL.into_iter();
+        traffic.filter(|t| words.iter().any(|w| w == t.as_str())).fold(Exempt::NONE, Exempt::with)
+    };
     let cidrs = |texts: &[&str]| texts.iter().filter_map(|text| text.parse().ok()).collect();
     let mut policy = Policy {
         compat,
         icmp_related: case.icmp_related,
+        exempt: case.exempt.as_ref().map_or(Exempt::ALL, exempt),
         limits: Limits::of(compat),
         vpcs: vec![Vpc {
             id: "vpc".into(),
             cidrs: cidrs(&["10.0.0.0/16", "2001:db8::/56"]),
+            classic_link: false,
             origin: origin(),
         }],
         ..Policy::default()
@@ -115,23 +131,35 @@ pub(crate) fn policy(case: &Case, compat: Compat) -> Result<Policy, String> {
     let all = BTreeMap::from([("a".to_owned(), case.groups.keys().cloned().collect::<Vec<_>>())]);
     let attached = if case.interfaces.is_empty() { &all } else { &case.interfaces };
     for (id, groups) in attached {
-        let Some((_, subnet, addresses)) = INTERFACES.iter().find(|(known, ..)| known == id) else {
+        let known = INTERFACES.iter().find(|(known, ..)| known == id);
+        let Some(&(_, subnet, addresses, mac)) = known else {
             return Err(format!("no interface {id:?}"));
         };
+        let own = address(id).into_iter();
         policy.interfaces.push(Interface {
             id: id.clone(),
-            subnet: (*subnet).into(),
+            subnet: subnet.into(),
             addresses: addresses.iter().filter_map(|name| address(name)).collect(),
-            public: vec![],
+            public: own.flat_map(|own| Some((own, *case.public.get(id)?))).collect(),
             security_groups: groups.clone(),
             source_dest_check: !case.unchecked.contains(id),
             mtu: case.mtu.get(id).copied(),
             timeouts: Timeouts { tcp_established: case.tcp_established, ..Timeouts::default() },
-            mac: None,
+            mac: Some([2, 0, 0, 0, 1, mac]),
             origin: origin(),
         });
     }
     Ok(policy)
+}
+
+/// A policy file's text, under an edition of the semantics.
+fn native(text: &str, compat: Compat) -> Result<Policy, String> {
+    let text = format!("version = 1\ncompat = \"{}\"\n{text}", compat.as_str());
+    let input = Input { name: "policy".into(), bytes: text.as_bytes() };
+    let loaded = load(&[input]).map_err(|diagnostics| {
+        diagnostics.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+    })?;
+    Ok(loaded.policy)
 }
 
 pub(crate) fn acl_id(subnet: &str) -> String {
@@ -218,8 +246,17 @@ pub(crate) fn remove_entry(policy: &mut Policy, subnet: &str, which: &str) -> Re
     Ok(())
 }
 
+/// Adds a route to a subnet.
+pub(crate) fn add_route(policy: &mut Policy, subnet: &str, line: &str) -> Result<(), String> {
+    let mut subnets = policy.subnets.iter_mut();
+    let subnet = subnets.find(|s| s.id == subnet).ok_or_else(|| format!("no subnet {subnet:?}"))?;
+    subnet.routes.push(route(line)?);
+    Ok(())
+}
+
 fn route(line: &str) -> Result<Route, String> {
     let target = |word: &str| match word {
+        "local" => Some(RouteTarget::Local),
         "internet-gateway" => Some(RouteTarget::InternetGateway),
         "nat-gateway" => Some(RouteTarget::NatGateway),
         "transit-gateway" => Some(RouteTarget::TransitGateway),
@@ -227,17 +264,22 @@ fn route(line: &str) -> Result<Route, String> {
         "inspection-endpoint" => Some(RouteTarget::InspectionEndpoint),
         "vpn-gateway" => Some(RouteTarget::VpnGateway),
         "peering" => Some(RouteTarget::Peering),
+        "appliance" => Some(RouteTarget::Appliance),
         "inter-region-peering" => Some(RouteTarget::InterRegionPeering),
         _ => None,
     };
     let (destination, rest) = line.split_once(' ').ok_or_else(|| format!("route {line:?}"))?;
-    let (word, mtu) = match rest.split_once(' ') {
-        Some((word, mtu)) => (word, Some(mtu.parse().map_err(|_| format!("route {line:?}"))?)),
-        None => (rest, None),
+    let (word, interface, mtu) = match rest.split_once(' ') {
+        Some(("appliance", interface)) => ("appliance", Some(interface.to_owned()), None),
+        Some((word, mtu)) => {
+            (word, None, Some(mtu.parse().map_err(|_| format!("route {line:?}"))?))
+        }
+        None => (rest, None, None),
     };
     Ok(Route {
         destination: destination.parse().map_err(|e| format!("route {line:?}: {e}"))?,
         target: target(word).ok_or_else(|| format!("route {line:?}: no target {word:?}"))?,
+        interface,
         mtu,
         origin: origin(),
     })

@@ -24,6 +24,7 @@ use crate::model::{
     Direction, Interface, NetworkAcl, Peer, Peering, Policy, PrefixList, RouteTarget,
     SecurityGroup, Subnet, Vpc,
 };
+use crate::native::default_rules;
 
 /// Collects AWS answers of several files, then turns them into a policy.
 #[derive(Default)]
@@ -216,6 +217,10 @@ impl Dump {
             if self.interfaces.iter().all(|known| known.id != interface.id) {
                 self.interfaces.push(interface);
             }
+        }
+        // Outbound rules of EC2-Classic are not told: they are always the same (SEMANTICS 14.1).
+        for group in self.groups.iter_mut().filter(|g| g.vpc.is_none() && g.egress.is_empty()) {
+            group.egress = default_rules(group, Direction::Egress, false);
         }
         policy.vpcs.append(&mut self.vpcs);
         policy.subnets.append(&mut self.subnets);

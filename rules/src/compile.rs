@@ -18,14 +18,14 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use self::interface::SubnetContext;
 pub use self::interface::{CompiledInterface, CompiledRoute, Service};
+use self::interface::{Link, SubnetContext};
 use self::rules::Catalogue;
 pub use self::rules::{
     AclMatch, AclRules, AclSet, GroupMatch, GroupRules, RuleId, RuleInfo, RuleKind, RuleSet,
 };
 use crate::matcher::prefixes::PrefixMap;
-use crate::model::{Compat, Policy};
+use crate::model::{Compat, Exempt, Policy};
 
 /// Which policy a match came from; the caller counts it up at each reload.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -37,9 +37,13 @@ pub struct CompiledPolicy {
     generation: Generation,
     compat: Compat,
     icmp_related: bool,
+    exempt: Exempt,
     rules: Vec<RuleInfo>,
     interfaces: Vec<CompiledInterface>,
     by_id: HashMap<String, usize>,
+    by_mac: HashMap<[u8; 6], usize>,
+    /// Public address to interface and the private address that it stands for.
+    by_public: HashMap<IpAddr, (usize, IpAddr)>,
     smallest_mtu: u16,
     /// Address to index into `owners`, whose first element is "nobody".
     by_address: PrefixMap,
@@ -80,10 +84,31 @@ impl CompiledPolicy {
             interfaces.push(CompiledInterface::new(policy.compat, interface, subnet, groups, acl));
         }
 
+        for instance in &policy.classic_instances {
+            let mut groups_of = |ids| {
+                Arc::clone(groups.entry(ids).or_insert_with(|| Arc::new(catalogue.groups(ids))))
+            };
+            let own = groups_of(instance.security_groups.as_slice());
+            let link = instance.link.as_ref().map(|link| {
+                let vpc = policy.vpcs.iter().find(|vpc| vpc.id == link.vpc);
+                let groups = groups_of(link.security_groups.as_slice());
+                Link { cidrs: vpc.map(|vpc| vpc.cidrs.clone()).unwrap_or_default(), groups }
+            });
+            interfaces.push(CompiledInterface::classic(policy.compat, instance, own, link));
+        }
+
         let mut by_id = HashMap::with_capacity(interfaces.len());
+        let mut by_mac = HashMap::new();
+        let mut by_public = HashMap::new();
         let mut owners: HashMap<IpAddr, Vec<usize>> = HashMap::new();
         for (index, interface) in interfaces.iter().enumerate() {
             by_id.entry(interface.id.clone()).or_insert(index);
+            if let Some(mac) = interface.mac {
+                by_mac.entry(mac).or_insert(index);
+            }
+            for &(private, public) in &interface.public {
+                by_public.entry(public).or_insert((index, private));
+            }
             for &address in &interface.addresses {
                 let owners = owners.entry(address).or_default();
                 if owners.last() != Some(&index) {
@@ -101,10 +126,13 @@ impl CompiledPolicy {
             generation,
             compat: policy.compat,
             icmp_related: policy.icmp_related,
+            exempt: policy.exempt,
             rules,
             interfaces,
             smallest_mtu: smallest_mtu(policy),
             by_id,
+            by_mac,
+            by_public,
             by_address: PrefixMap::from_prefixes(&prefixes, 0),
             owners: lists,
         }
@@ -128,6 +156,12 @@ impl CompiledPolicy {
         self.icmp_related
     }
 
+    /// What passes unfiltered.
+    #[must_use]
+    pub const fn exempt(&self) -> Exempt {
+        self.exempt
+    }
+
     /// No path of the policy has a smaller MTU, bytes: what is not larger fits everywhere.
     #[inline]
     #[must_use]
@@ -145,6 +179,19 @@ impl CompiledPolicy {
     #[must_use]
     pub fn interface_by_id(&self, id: &str) -> Option<usize> {
         self.by_id.get(id).copied()
+    }
+
+    /// The index of the interface with this MAC address.
+    #[must_use]
+    pub fn interface_by_mac(&self, mac: [u8; 6]) -> Option<usize> {
+        self.by_mac.get(&mac).copied()
+    }
+
+    /// The index of the interface that is reached at the public address `addr` from outside its
+    /// VPC, and the private address that it has there (SEMANTICS 14.5).
+    #[must_use]
+    pub fn interface_by_public(&self, addr: &IpAddr) -> Option<(usize, IpAddr)> {
+        self.by_public.get(addr).copied()
     }
 
     /// The indices, ascending, of the interfaces that have the private address `addr`. More than
@@ -173,6 +220,8 @@ impl CompiledPolicy {
 fn smallest_mtu(policy: &Policy) -> u16 {
     let routes = policy.subnets.iter().flat_map(|subnet| &subnet.routes);
     let routes = routes.filter_map(|route| u16::try_from(route.mtu?).ok());
-    let interfaces = policy.interfaces.iter().filter_map(|interface| interface.mtu);
-    routes.chain(interfaces).fold(1500, u16::min)
+    let interfaces = policy.interfaces.iter().map(|interface| interface.mtu);
+    let classic = policy.classic_instances.iter().map(|instance| instance.mtu);
+    let ends = interfaces.chain(classic).flatten();
+    routes.chain(ends).fold(1500, u16::min)
 }

@@ -20,6 +20,12 @@ pub struct Limits {
     pub acls_per_vpc: u32,
     /// Entries of a prefix list (1000).
     pub entries_per_prefix_list: u32,
+    /// Security groups of EC2-Classic (500).
+    pub classic_groups: u32,
+    /// Rules of a group of EC2-Classic (100).
+    pub rules_per_classic_group: u32,
+    /// Groups on one instance of EC2-Classic (500).
+    pub groups_per_classic_instance: u32,
 }
 
 impl Limits {
@@ -35,15 +41,16 @@ impl Limits {
                 entries_per_acl: 20,
                 acls_per_vpc: 200,
                 entries_per_prefix_list: 1000,
+                classic_groups: 500,
+                rules_per_classic_group: 100,
+                groups_per_classic_instance: 500,
             },
             Compat::Current => Limits {
                 groups_per_vpc: 2500,
                 groups_per_interface: 5,
                 rules_per_group: 60,
                 rules_per_interface: 1000,
-                entries_per_acl: 20,
-                acls_per_vpc: 200,
-                entries_per_prefix_list: 1000,
+                ..Limits::of(Compat::Ec2_2017)
             },
         }
     }

@@ -42,6 +42,8 @@ pub struct Policy {
     pub compat: Compat,
     /// Admit ICMP errors by the packet they quote (SEMANTICS section 10). Default off.
     pub icmp_related: bool,
+    /// What passes unfiltered (SEMANTICS 2.9, 8.8). Default: all of it.
+    pub exempt: Exempt,
     /// The limits in force: the profile's, with the policy's overrides.
     pub limits: Limits,
     /// VPCs.
@@ -56,8 +58,90 @@ pub struct Policy {
     pub network_acls: Vec<NetworkAcl>,
     /// Network interfaces.
     pub interfaces: Vec<Interface>,
+    /// Instances in EC2-Classic.
+    pub classic_instances: Vec<ClassicInstance>,
     /// VPC peering connections.
     pub peerings: Vec<Peering>,
+}
+
+/// Traffic of the VPC's own that neither groups nor ACLs filter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ExemptTraffic {
+    /// IPv6 neighbour discovery.
+    NeighbourDiscovery,
+    /// DHCP with the VPC's server.
+    Dhcp,
+    /// The VPC's resolver.
+    Dns,
+    /// Instance metadata.
+    Metadata,
+    /// ECS task metadata.
+    TaskMetadata,
+    /// Time synchronisation.
+    Time,
+    /// Windows licence activation.
+    Licences,
+    /// All else with the subnet's router; only under [`Compat::Current`].
+    Router,
+}
+
+impl ExemptTraffic {
+    /// All of it, in the order of the discriminants.
+    pub const ALL: [ExemptTraffic; 8] = [
+        ExemptTraffic::NeighbourDiscovery,
+        ExemptTraffic::Dhcp,
+        ExemptTraffic::Dns,
+        ExemptTraffic::Metadata,
+        ExemptTraffic::TaskMetadata,
+        ExemptTraffic::Time,
+        ExemptTraffic::Licences,
+        ExemptTraffic::Router,
+    ];
+
+    /// The name in policy files.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            ExemptTraffic::NeighbourDiscovery => "neighbour-discovery",
+            ExemptTraffic::Dhcp => "dhcp",
+            ExemptTraffic::Dns => "dns",
+            ExemptTraffic::Metadata => "metadata",
+            ExemptTraffic::TaskMetadata => "task-metadata",
+            ExemptTraffic::Time => "time",
+            ExemptTraffic::Licences => "licences",
+            ExemptTraffic::Router => "router",
+        }
+    }
+}
+
+/// Which traffic is exempt from filtering.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Exempt(u8);
+
+impl Exempt {
+    /// None of it.
+    pub const NONE: Exempt = Exempt(0);
+    /// All of it, as AWS has it.
+    pub const ALL: Exempt = Exempt(u8::MAX);
+
+    /// This and `traffic`.
+    #[must_use]
+    pub const fn with(self, traffic: ExemptTraffic) -> Self {
+        Exempt(self.0 | 1 << traffic as u8)
+    }
+
+    /// Whether `traffic` is exempt.
+    #[inline]
+    #[must_use]
+    pub const fn contains(self, traffic: ExemptTraffic) -> bool {
+        self.0 & (1 << traffic as u8) != 0
+    }
+}
+
+impl Default for Exempt {
+    fn default() -> Self {
+        Exempt::ALL
+    }
 }
 
 /// A virtual private cloud.
@@ -67,6 +151,8 @@ pub struct Vpc {
     pub id: String,
     /// IPv4 and IPv6 address ranges, canonical.
     pub cidrs: Vec<IpNet>,
+    /// Whether instances of EC2-Classic may be linked to it (SEMANTICS 14.3).
+    pub classic_link: bool,
     /// Where it was said.
     pub origin: Origin,
 }
@@ -96,6 +182,8 @@ pub struct Route {
     pub destination: IpNet,
     /// Where packets to it go.
     pub target: RouteTarget,
+    /// The interface of an appliance, if it is known (SEMANTICS 4.5, 9.4).
+    pub interface: Option<String>,
     /// Path MTU in bytes that overrides the target's own (SEMANTICS 12.2).
     pub mtu: Option<u32>,
     /// Where it was said.
@@ -308,6 +396,38 @@ pub struct Interface {
     pub mac: Option<[u8; 6]>,
     /// Where it was said.
     pub origin: Origin,
+}
+
+/// An instance in EC2-Classic: one private IPv4 address outside every VPC (SEMANTICS 14.1).
+#[derive(Clone, Debug, PartialEq)]
+pub struct ClassicInstance {
+    /// `i-…`.
+    pub id: String,
+    /// Its private address.
+    pub address: IpAddr,
+    /// Its public or elastic address, if it has one.
+    pub public: Option<IpAddr>,
+    /// Its groups, of EC2-Classic.
+    pub security_groups: Vec<String>,
+    /// Its link to a VPC, if it has one.
+    pub link: Option<ClassicLink>,
+    /// MTU in bytes, 576-9001; `None`: 9001.
+    pub mtu: Option<u16>,
+    /// Idle timeouts that differ from the default.
+    pub timeouts: Timeouts,
+    /// MAC address, if known.
+    pub mac: Option<[u8; 6]>,
+    /// Where it was said.
+    pub origin: Origin,
+}
+
+/// A ClassicLink: a VPC, and the groups of it that govern traffic with it (SEMANTICS 14.2).
+#[derive(Clone, Debug, PartialEq)]
+pub struct ClassicLink {
+    /// The VPC.
+    pub vpc: String,
+    /// Groups of the VPC.
+    pub security_groups: Vec<String>,
 }
 
 /// Idle timeouts in seconds; `None` is the default of SEMANTICS 7.10.

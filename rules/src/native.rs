@@ -4,6 +4,7 @@
 //! found in one go, each with its line, field, value and mend. Several files make one policy:
 //! [`Files`] collects them, and [`Files::finish`] fills in what only the whole can tell.
 
+mod classic;
 mod fields;
 
 use std::net::IpAddr;
@@ -14,9 +15,9 @@ use self::fields::{Fields, parse};
 use crate::diagnostic::{Diagnostic, Origin};
 use crate::limits::Limits;
 use crate::model::{
-    AclAction, Compat, Direction, GroupRef, Interface, L4Match, NetworkAcl, NetworkAclEntry, Peer,
-    Peering, Policy, PrefixList, Route, RouteTarget, SecurityGroup, SecurityGroupRule, Subnet,
-    Timeouts, Vpc,
+    AclAction, Compat, Direction, Exempt, ExemptTraffic, GroupRef, Interface, L4Match, NetworkAcl,
+    NetworkAclEntry, Peer, Peering, Policy, PrefixList, Route, RouteTarget, SecurityGroup,
+    SecurityGroupRule, Subnet, Timeouts, Vpc,
 };
 use crate::text;
 
@@ -24,6 +25,7 @@ const TOP: &[&str] = &[
     "version",
     "compat",
     "icmp_related",
+    "exempt",
     "limits",
     "vpc",
     "subnet",
@@ -31,6 +33,7 @@ const TOP: &[&str] = &[
     "security_group",
     "network_acl",
     "interface",
+    "classic_instance",
     "peering",
 ];
 
@@ -40,9 +43,12 @@ pub struct Files {
     policy: Policy,
     compat: Option<(Compat, Origin)>,
     icmp_related: Option<(bool, Origin)>,
+    exempt: Option<(Exempt, Origin)>,
     limits: Vec<(&'static str, u32, Origin)>,
     /// Groups whose egress (ingress, for a default group) was left out, by index.
     default_rules: Vec<(usize, Direction)>,
+    /// Groups of EC2-Classic, by index.
+    classic_groups: Vec<usize>,
     /// Interfaces whose groups were left out, by index.
     default_groups: Vec<usize>,
 }
@@ -64,10 +70,11 @@ impl Files {
             ));
         }
         self.settings(&top, out);
-        for fields in top.tables("vpc", &["id", "cidrs"], out) {
+        for fields in top.tables("vpc", &["id", "cidrs", "classic_link"], out) {
             let vpc = Vpc {
                 id: fields.required("id", out),
                 cidrs: cidrs(&fields, "cidrs", out),
+                classic_link: fields.boolean("classic_link", out).unwrap_or(false),
                 origin: fields.at,
             };
             self.policy.vpcs.push(vpc);
@@ -87,7 +94,7 @@ impl Files {
             self.policy.prefix_lists.push(list);
         }
         const GROUP: &[&str] =
-            &["id", "name", "description", "vpc", "default", "ingress", "egress"];
+            &["id", "name", "description", "vpc", "classic", "default", "ingress", "egress"];
         for fields in top.tables("security_group", GROUP, out) {
             self.group(fields, out);
         }
@@ -120,6 +127,10 @@ impl Files {
             let interface = interface(fields, out);
             self.policy.interfaces.push(interface);
         }
+        for fields in top.tables("classic_instance", classic::INSTANCE, out) {
+            let instance = classic::instance(fields, out);
+            self.policy.classic_instances.extend(instance);
+        }
         for fields in top.tables("peering", &["id", "vpcs", "active", "inter_region"], out) {
             if let Some(peering) = peering(fields, out) {
                 self.policy.peerings.push(peering);
@@ -143,6 +154,9 @@ impl Files {
         if let Some(related) = top.boolean("icmp_related", out) {
             agree(&mut self.icmp_related, related, top.at.field("icmp_related"), out);
         }
+        if let Some(exempt) = exempt(top, out) {
+            agree(&mut self.exempt, exempt, top.at.field("exempt"), out);
+        }
         let known: Vec<_> = LIMITS.iter().map(|(key, _)| *key).collect();
         let Some(limits) = top.table("limits", &known, out) else { return };
         for &(key, _) in LIMITS {
@@ -163,6 +177,10 @@ impl Files {
     fn group(&mut self, fields: Fields<'_, '_>, out: &mut Vec<Diagnostic>) {
         let id = fields.required("id", out);
         let is_default = fields.boolean("default", out).unwrap_or(false);
+        if fields.boolean("classic", out).unwrap_or(false) {
+            self.classic_groups.push(self.policy.security_groups.len());
+            classic::check_group(&fields, out);
+        }
         let index = self.policy.security_groups.len();
         if !fields.has("egress") {
             self.default_rules.push((index, Direction::Egress));
@@ -191,6 +209,7 @@ impl Files {
         let Files { policy: mut mine, compat, icmp_related, limits, .. } = self;
         policy.compat = compat.map_or(policy.compat, |(compat, _)| compat);
         policy.icmp_related = icmp_related.map_or(policy.icmp_related, |(related, _)| related);
+        policy.exempt = self.exempt.map_or(policy.exempt, |(exempt, _)| exempt);
         policy.limits = Limits::of(policy.compat);
         for (key, value, _) in limits {
             if let Some((_, field)) = LIMITS.iter().find(|(known, _)| *known == key) {
@@ -209,8 +228,8 @@ impl Files {
                 ends.flat_map(|vpc| vpc.cidrs.iter().map(|&cidr| (vpc.id.clone(), cidr))).collect();
         }
 
-        for group in &mut mine.security_groups {
-            if group.vpc.is_none() {
+        for (index, group) in mine.security_groups.iter_mut().enumerate() {
+            if group.vpc.is_none() && !self.classic_groups.contains(&index) {
                 match &policy.vpcs[..] {
                     [] => {}
                     [only] => group.vpc = Some(only.id.clone()),
@@ -254,7 +273,31 @@ impl Files {
             }
         }
         policy.interfaces.append(&mut mine.interfaces);
+        policy.classic_instances.append(&mut mine.classic_instances);
     }
+}
+
+/// What is exempt: a list of names, or all or nothing.
+fn exempt(top: &Fields<'_, '_>, out: &mut Vec<Diagnostic>) -> Option<Exempt> {
+    if let Some(all) = top.boolean_or_other("exempt") {
+        return Some(if all { Exempt::ALL } else { Exempt::NONE });
+    }
+    if !top.has("exempt") {
+        return None;
+    }
+    let mut exempt = Exempt::NONE;
+    for (at, word) in top.strings("exempt", out) {
+        match ExemptTraffic::ALL.into_iter().find(|traffic| traffic.as_str() == word) {
+            Some(traffic) => exempt = exempt.with(traffic),
+            None => out.push(Diagnostic::error(
+                "InvalidParameterValue",
+                &at,
+                format!("{word:?} is no traffic that can be exempt"),
+                format!("write some of {}", ExemptTraffic::ALL.map(|t| t.as_str()).join(", ")),
+            )),
+        }
+    }
+    Some(exempt)
 }
 
 /// A limit's field.
@@ -269,6 +312,9 @@ const LIMITS: &[(&str, LimitField)] = &[
     ("entries_per_acl", |l| &mut l.entries_per_acl),
     ("acls_per_vpc", |l| &mut l.acls_per_vpc),
     ("entries_per_prefix_list", |l| &mut l.entries_per_prefix_list),
+    ("classic_groups", |l| &mut l.classic_groups),
+    ("rules_per_classic_group", |l| &mut l.rules_per_classic_group),
+    ("groups_per_classic_instance", |l| &mut l.groups_per_classic_instance),
 ];
 
 /// Keeps the first value of a setting; another file may repeat it but not contradict it.
@@ -291,7 +337,7 @@ fn agree<T: PartialEq + std::fmt::Debug>(
 }
 
 /// What AWS gives a group whose rules nobody has set.
-fn default_rules(
+pub(crate) fn default_rules(
     group: &SecurityGroup,
     direction: Direction,
     has_ipv6: bool,
@@ -467,7 +513,7 @@ fn entries(
 
 fn subnet(fields: Fields<'_, '_>, out: &mut Vec<Diagnostic>) -> Subnet {
     let mut routes = Vec::new();
-    for route in fields.tables("routes", &["destination", "target", "mtu"], out) {
+    for route in fields.tables("routes", &["destination", "target", "interface", "mtu"], out) {
         let destination = route.required("destination", out);
         let destination = cidr(&route.at.field("destination"), &destination, out);
         let word = route.required("target", out);
@@ -481,9 +527,18 @@ fn subnet(fields: Fields<'_, '_>, out: &mut Vec<Diagnostic>) -> Subnet {
                 format!("write one of {}", names.join(", ")),
             ));
         }
+        let interface = route.string("interface", out);
+        if interface.is_some() && target.is_some_and(|target| target != RouteTarget::Appliance) {
+            out.push(Diagnostic::error(
+                "InvalidParameterCombination",
+                &route.at.field("interface"),
+                format!("a route to {word:?} goes through no interface"),
+                "remove it, or write target = \"appliance\"",
+            ));
+        }
         let mtu = route.integer("mtu", (576, 9001), out);
         if let (Some(destination), Some(target)) = (destination, target) {
-            routes.push(Route { destination, target, mtu, origin: route.at });
+            routes.push(Route { destination, target, interface, mtu, origin: route.at });
         }
     }
     Subnet {
@@ -545,18 +600,7 @@ fn interface(fields: Fields<'_, '_>, out: &mut Vec<Diagnostic>) -> Interface {
             public.push((private, address));
         }
     }
-    let mac = fields.string("mac", out).and_then(|text| {
-        let mac = text::mac(&text);
-        if mac.is_none() {
-            out.push(Diagnostic::error(
-                "InvalidParameterValue",
-                &fields.at.field("mac"),
-                format!("{text:?} is no MAC address"),
-                "write six bytes in hexadecimal, as in \"02:00:00:00:00:01\"",
-            ));
-        }
-        mac
-    });
+    let mac = mac(&fields, out);
     Interface {
         id: fields.required("id", out),
         subnet: fields.required("subnet", out),
@@ -569,6 +613,20 @@ fn interface(fields: Fields<'_, '_>, out: &mut Vec<Diagnostic>) -> Interface {
         mac,
         origin: fields.at,
     }
+}
+
+fn mac(fields: &Fields<'_, '_>, out: &mut Vec<Diagnostic>) -> Option<[u8; 6]> {
+    let text = fields.string("mac", out)?;
+    let mac = text::mac(&text);
+    if mac.is_none() {
+        out.push(Diagnostic::error(
+            "InvalidParameterValue",
+            &fields.at.field("mac"),
+            format!("{text:?} is no MAC address"),
+            "write six bytes in hexadecimal, as in \"02:00:00:00:00:01\"",
+        ));
+    }
+    mac
 }
 
 fn timeouts(fields: &Fields<'_, '_>, out: &mut Vec<Diagnostic>) -> Timeouts {

@@ -4,6 +4,7 @@
 //! what AWS's own answer says, AWS has accepted, so there it is a warning, and what a dump refers
 //! to without describing it is named once.
 
+mod classic;
 mod groups;
 mod network;
 
@@ -33,6 +34,7 @@ pub(crate) fn validate(policy: &Policy, out: &mut Vec<Diagnostic>) {
     }
     network::check(policy, &index, &mut report);
     groups::check(policy, &index, &mut report);
+    classic::check(policy, &index, &mut report);
 }
 
 /// Where findings go.
@@ -133,6 +135,7 @@ struct Index<'a> {
 impl<'a> Index<'a> {
     fn new(policy: &'a Policy, report: &mut Report<'_>) -> Self {
         by_id("interface", &policy.interfaces, |i| (&i.id, &i.origin), report);
+        by_id("instance", &policy.classic_instances, |i| (&i.id, &i.origin), report);
         Index {
             vpcs: by_id("VPC", &policy.vpcs, |v| (&v.id, &v.origin), report),
             subnets: by_id("subnet", &policy.subnets, |s| (&s.id, &s.origin), report),

@@ -126,7 +126,12 @@ fn policy() -> impl Strategy<Value = Policy> {
     let acl = (entries(60), entries(60));
     (groups, lists, addresses, acl, proptest::collection::vec(0..5u8, 1..5)).prop_map(
         |((a, b, c, d), lists, addresses, acl, attached)| Policy {
-            vpcs: vec![Vpc { id: "vpc".into(), cidrs: vec![], origin: origin() }],
+            vpcs: vec![Vpc {
+                id: "vpc".into(),
+                cidrs: vec![],
+                classic_link: false,
+                origin: origin(),
+            }],
             subnets: vec![Subnet {
                 id: "subnet".into(),
                 vpc: "vpc".into(),
@@ -261,7 +266,7 @@ proptest! {
             let Packet { direction, remote, protocol, selector } = packet;
             for (index, interface) in compiled.interfaces().iter().enumerate() {
                 let groups = &policy.interfaces[index].security_groups;
-                let found = interface.groups(direction).lookup(&remote, protocol, selector);
+                let found = interface.groups(direction, &remote).lookup(&remote, protocol, selector);
                 let found = found.map(|m| {
                     let rule = compiled.rule(m.rule).unwrap();
                     (rule.owner.as_str(), rule.direction, rule.rule.as_str(), m.any_peer)
@@ -277,13 +282,14 @@ proptest! {
             let expected = expected.map(|e| (e.rule_number.to_string(), e.action));
             prop_assert_eq!(found, expected, "{:?} in the ACL", packet);
         }
+        let nobody = IpAddr::from([0, 0, 0, 0]);
         for (index, interface) in compiled.interfaces().iter().enumerate() {
             let groups = &policy.interfaces[index].security_groups;
             for direction in Direction::BOTH {
                 for ipv6 in [false, true] {
                     for proto in [protocol::TCP, protocol::UDP, protocol::ICMP, 47] {
                         prop_assert_eq!(
-                            interface.groups(direction).all_ports_any(ipv6, proto),
+                            interface.groups(direction, &nobody).all_ports_any(ipv6, proto),
                             oracle::all_ports_any(&policy, groups, direction, ipv6, proto)
                         );
                     }

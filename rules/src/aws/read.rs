@@ -33,7 +33,7 @@ pub(super) fn vpc(c: &Cursor<'_>, out: &mut Vec<Diagnostic>) -> Option<Vpc> {
             distinct.push(cidr);
         }
     }
-    Some(Vpc { id, cidrs: distinct, origin: c.at.clone() })
+    Some(Vpc { id, cidrs: distinct, classic_link: false, origin: c.at.clone() })
 }
 
 pub(super) fn subnet(c: &Cursor<'_>, out: &mut Vec<Diagnostic>) -> Option<Subnet> {
@@ -450,7 +450,10 @@ fn table_route(c: &Cursor<'_>, out: &mut Vec<Diagnostic>) -> Option<TableRoute> 
         Some("blackhole") => RouteTarget::Blackhole,
         _ => target(c, out),
     };
-    let route = Route { destination: range, target, mtu: None, origin: c.at.clone() };
+    let interface = c.text("NetworkInterfaceId", out).map(str::to_owned);
+    let interface = interface.filter(|_| target == RouteTarget::Appliance);
+    let origin = c.at.clone();
+    let route = Route { destination: range, target, interface, mtu: None, origin };
     Some(TableRoute { destination, peering, route })
 }
 

@@ -7,12 +7,15 @@ use ipnet::IpNet;
 
 use super::rules::{AclRules, AclSet, GroupRules, RuleSet};
 use crate::matcher::prefixes::PrefixMap;
-use crate::model::{Compat, Direction, Interface, Policy, RouteTarget, Subnet, Timeouts};
+use crate::model::{
+    ClassicInstance, Compat, Direction, Interface, Policy, Route, RouteTarget, Subnet, Timeouts,
+    Vpc,
+};
 
 /// MTU of an interface that names none, bytes (SEMANTICS 12.3).
 const DEFAULT_MTU: u16 = 9001;
 
-/// An interface with its rules.
+/// An interface with its rules. An instance of EC2-Classic is one too.
 #[derive(Debug)]
 pub struct CompiledInterface {
     /// `eni-…`.
@@ -33,8 +36,16 @@ pub struct CompiledInterface {
     pub group_ids: Vec<String>,
     compat: Compat,
     groups: Arc<GroupRules>,
+    link: Option<Link>,
     acl: Option<Arc<AclRules>>,
     subnet: Arc<SubnetContext>,
+}
+
+/// A ClassicLink: traffic with the VPC is governed by groups of the VPC (SEMANTICS 14.2).
+#[derive(Debug)]
+pub(super) struct Link {
+    pub(super) cidrs: Vec<IpNet>,
+    pub(super) groups: Arc<GroupRules>,
 }
 
 /// A service of the VPC that neither groups nor ACLs filter (SEMANTICS 8.8).
@@ -55,10 +66,12 @@ pub enum Service {
 }
 
 /// Where packets to an address go.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CompiledRoute {
     /// The next hop.
     pub target: RouteTarget,
+    /// The interface of an appliance, if it is known.
+    pub interface: Option<String>,
     /// Path MTU in bytes that overrides the target's own.
     pub mtu: Option<u32>,
 }
@@ -82,15 +95,59 @@ impl CompiledInterface {
             group_ids: interface.security_groups.clone(),
             compat,
             groups,
+            link: None,
             acl,
             subnet,
         }
+    }
+
+    /// An instance of EC2-Classic: no subnet, so no network ACL.
+    pub(super) fn classic(
+        compat: Compat,
+        instance: &ClassicInstance,
+        groups: Arc<GroupRules>,
+        link: Option<Link>,
+    ) -> Self {
+        let cidrs = link.as_ref().map_or(&[][..], |link| &link.cidrs);
+        CompiledInterface {
+            id: instance.id.clone(),
+            addresses: vec![instance.address],
+            public: instance.public.map(|public| (instance.address, public)).into_iter().collect(),
+            source_dest_check: true,
+            mtu: instance.mtu.unwrap_or(DEFAULT_MTU),
+            timeouts: instance.timeouts,
+            mac: instance.mac,
+            group_ids: instance.security_groups.clone(),
+            compat,
+            groups,
+            acl: None,
+            subnet: Arc::new(SubnetContext::classic(instance.address, cidrs)),
+            link,
+        }
+    }
+
+    /// Whether it is an instance of EC2-Classic, which is in no VPC.
+    #[must_use]
+    pub fn is_classic(&self) -> bool {
+        self.subnet.is_classic
+    }
+
+    /// Whether both are in one subnet, so that traffic between them crosses no subnet's edge.
+    #[must_use]
+    pub fn shares_subnet(&self, other: &CompiledInterface) -> bool {
+        Arc::ptr_eq(&self.subnet, &other.subnet)
     }
 
     /// Whether `addr` is one of its private addresses.
     #[must_use]
     pub fn owns(&self, addr: &IpAddr) -> bool {
         self.addresses.contains(addr)
+    }
+
+    /// The public address that stands for its private address `addr`, if one does.
+    #[must_use]
+    pub fn public_of(&self, addr: &IpAddr) -> Option<IpAddr> {
+        self.public.iter().find(|(private, _)| private == addr).map(|&(_, public)| public)
     }
 
     /// Whether `addr` lies in its subnet, so that traffic with it crosses no subnet's edge
@@ -107,11 +164,16 @@ impl CompiledInterface {
         self.subnet.cidrs.iter().any(|cidr| cidr.broadcast() == IpAddr::V4(*addr))
     }
 
-    /// The rules of its groups in one direction.
+    /// The rules, in one direction, of the groups that govern traffic with `remote`: the
+    /// interface's own or, of an instance of EC2-Classic with its VPC, those of its link.
     #[inline]
     #[must_use]
-    pub fn groups(&self, direction: Direction) -> &RuleSet {
-        self.groups.direction(direction)
+    pub fn groups(&self, direction: Direction, remote: &IpAddr) -> &RuleSet {
+        match &self.link {
+            Some(link) if link.cidrs.iter().any(|cidr| cidr.contains(remote)) => &link.groups,
+            _ => &self.groups,
+        }
+        .direction(direction)
     }
 
     /// The entries of its subnet's ACL in one direction; `None`: the default ACL, which allows
@@ -140,9 +202,16 @@ impl CompiledInterface {
         self.subnet.routers.iter().copied().find(|router| router.is_ipv6() == ipv6)
     }
 
+    /// Whether any of its routes leads to an appliance.
+    #[inline]
+    #[must_use]
+    pub fn has_appliance_routes(&self) -> bool {
+        self.subnet.routes.has_appliances
+    }
+
     /// Where packets to `addr` go; `None` where no route leads.
     #[must_use]
-    pub fn route(&self, addr: &IpAddr) -> Option<CompiledRoute> {
+    pub fn route(&self, addr: &IpAddr) -> Option<&CompiledRoute> {
         self.subnet.routes.get(addr)
     }
 
@@ -194,6 +263,7 @@ impl CompiledInterface {
 #[derive(Debug, Default)]
 pub(super) struct SubnetContext {
     vpc: Option<String>,
+    is_classic: bool,
     cidrs: Vec<IpNet>,
     pub(super) network_acl: Option<String>,
     /// The router's addresses: the first after the base of each range (SEMANTICS 12.8).
@@ -210,11 +280,32 @@ impl SubnetContext {
         let primary = vpc_cidrs.iter().find(|cidr| matches!(cidr, IpNet::V4(_)));
         SubnetContext {
             vpc: Some(subnet.vpc.clone()),
+            is_classic: false,
             cidrs: subnet.cidrs.clone(),
             network_acl: subnet.network_acl.clone(),
             routers: subnet.cidrs.iter().map(|cidr| after_base(cidr, 1)).collect(),
             dns: primary.map(|cidr| after_base(cidr, 2)),
-            routes: Routes::new(policy, subnet, vpc_cidrs),
+            routes: Routes::new(policy, subnet, vpc),
+        }
+    }
+
+    /// What surrounds an instance of EC2-Classic: its Region's private network, and the ranges of
+    /// the VPC that it is linked to. Its router is taken to be the first address of its /24.
+    fn classic(address: IpAddr, linked: &[IpNet]) -> Self {
+        const REGION: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 0);
+        const DNS: Ipv4Addr = Ipv4Addr::new(172, 16, 0, 23);
+        let nets = |base: Ipv4Addr, len| IpNet::new(base.into(), len).into_iter();
+        let local = nets(REGION, 8).chain(linked.iter().copied());
+        let local = local.map(|net| CompiledRoute::new(net, RouteTarget::Local));
+        let outside = nets(Ipv4Addr::UNSPECIFIED, 0)
+            .map(|net| CompiledRoute::new(net, RouteTarget::InternetGateway));
+        let router = IpNet::new(address, 24).map(|net| after_base(&net.trunc(), 1));
+        SubnetContext {
+            is_classic: true,
+            routers: router.into_iter().collect(),
+            dns: Some(DNS.into()),
+            routes: Routes::of(local.chain(outside).collect()),
+            ..SubnetContext::default()
         }
     }
 }
@@ -225,21 +316,36 @@ struct Routes {
     /// Address to index in `routes` plus one; 0: no route.
     by_address: PrefixMap,
     routes: Vec<CompiledRoute>,
+    has_appliances: bool,
 }
 
 impl Default for Routes {
     fn default() -> Self {
-        Routes { by_address: PrefixMap::from_prefixes(&[], 0), routes: Vec::new() }
+        Routes::of(Vec::new())
+    }
+}
+
+impl CompiledRoute {
+    fn new(destination: IpNet, target: RouteTarget) -> (IpNet, Self) {
+        (destination, CompiledRoute { target, interface: None, mtu: None })
     }
 }
 
 impl Routes {
-    /// The subnet's own routes come first, then what every table has: the VPC's ranges are local.
-    /// A subnet that names no routes reaches active peers and, for the rest, the internet.
-    fn new(policy: &Policy, subnet: &Subnet, vpc_cidrs: &[IpNet]) -> Self {
-        let mut all: Vec<_> =
-            subnet.routes.iter().map(|r| (r.destination, r.target, r.mtu)).collect();
-        all.extend(vpc_cidrs.iter().map(|&cidr| (cidr, RouteTarget::Local, None)));
+    /// The subnet's own routes come first, then what every table has: the VPC's ranges are local,
+    /// and EC2-Classic's if the VPC may be linked to it. A subnet that names no routes reaches
+    /// active peers and, for the rest, the internet.
+    fn new(policy: &Policy, subnet: &Subnet, vpc: Option<&Vpc>) -> Self {
+        let local = |cidr| CompiledRoute::new(cidr, RouteTarget::Local);
+        let own = subnet.routes.iter().map(|route| {
+            let Route { destination, target, mtu, .. } = *route;
+            (destination, CompiledRoute { target, interface: route.interface.clone(), mtu })
+        });
+        let mut all: Vec<_> = own.collect();
+        all.extend(vpc.into_iter().flat_map(|vpc| &vpc.cidrs).map(|&cidr| local(cidr)));
+        if vpc.is_some_and(|vpc| vpc.classic_link) {
+            all.extend(IpNet::new(Ipv4Addr::new(10, 0, 0, 0).into(), 8).map(local));
+        }
         if subnet.routes.is_empty() {
             for peering in policy.peerings.iter().filter(|p| p.active) {
                 let target = match peering.inter_region {
@@ -248,22 +354,30 @@ impl Routes {
                 };
                 if peering.vpcs.contains(&subnet.vpc) {
                     let theirs = peering.cidrs.iter().filter(|(vpc, _)| *vpc != subnet.vpc);
-                    all.extend(theirs.map(|&(_, cidr)| (cidr, target, None)));
+                    all.extend(theirs.map(|&(_, cidr)| CompiledRoute::new(cidr, target)));
                 }
             }
             let everywhere = [IpAddr::from(Ipv4Addr::UNSPECIFIED), Ipv6Addr::UNSPECIFIED.into()];
-            all.extend(everywhere.into_iter().filter_map(|base| {
-                Some((IpNet::new(base, 0).ok()?, RouteTarget::InternetGateway, None))
-            }));
+            let everywhere = everywhere.into_iter().filter_map(|base| IpNet::new(base, 0).ok());
+            let internet = |net| CompiledRoute::new(net, RouteTarget::InternetGateway);
+            all.extend(everywhere.map(internet));
         }
-        let prefixes: Vec<_> = all.iter().zip(1..).map(|(route, n)| (route.0, n)).collect();
-        let routes = all.iter().map(|&(_, target, mtu)| CompiledRoute { target, mtu }).collect();
-        Routes { by_address: PrefixMap::from_prefixes(&prefixes, 0), routes }
+        Routes::of(all)
     }
 
-    fn get(&self, addr: &IpAddr) -> Option<CompiledRoute> {
+    fn of(all: Vec<(IpNet, CompiledRoute)>) -> Self {
+        let prefixes: Vec<_> = all.iter().zip(1..).map(|((net, _), n)| (*net, n)).collect();
+        let routes: Vec<_> = all.into_iter().map(|(_, route)| route).collect();
+        Routes {
+            by_address: PrefixMap::from_prefixes(&prefixes, 0),
+            has_appliances: routes.iter().any(|route| route.target == RouteTarget::Appliance),
+            routes,
+        }
+    }
+
+    fn get(&self, addr: &IpAddr) -> Option<&CompiledRoute> {
         let index = self.by_address.get(addr).checked_sub(1)?;
-        self.routes.get(index as usize).copied()
+        self.routes.get(index as usize)
     }
 }
 

@@ -74,6 +74,8 @@ pub struct RuleSet {
     matches: Vec<GroupMatch>,
     /// Whether one rule covers all ports from all addresses, by family (IPv4, IPv6).
     all_ports_any: [AllPorts; 2],
+    /// The same without the rules that refer to groups, where there are any.
+    without_references: Option<Box<RuleSet>>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -117,6 +119,13 @@ impl RuleSet {
         }
     }
 
+    /// The rules that hold for packets whose sender or next hop is not the address's owner: all but
+    /// those that refer to groups (SEMANTICS 4.5).
+    #[must_use]
+    pub fn without_references(&self) -> &RuleSet {
+        self.without_references.as_deref().unwrap_or(self)
+    }
+
     /// Whether no rule of this direction can match anything (SEMANTICS 3.2).
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -129,6 +138,7 @@ impl RuleSet {
             matcher: Matcher::new(&[]),
             matches: Vec::new(),
             all_ports_any: [AllPorts::default(); 2],
+            without_references: None,
         };
         let mut entries = Vec::new();
         for any_peer in [true, false] {
@@ -288,9 +298,15 @@ impl<'a> Catalogue<'a> {
             prefix_lists.entry(&*list.id).or_insert(list.entries.as_deref().unwrap_or_default());
         }
         let mut members: HashMap<&str, Vec<IpNet>> = HashMap::new();
-        for interface in &policy.interfaces {
-            for group in &interface.security_groups {
-                let addresses = interface.addresses.iter().map(|&address| IpNet::from(address));
+        let interfaces = policy.interfaces.iter().map(|i| (&i.security_groups, &i.addresses[..]));
+        let classic = policy.classic_instances.iter().flat_map(|instance| {
+            let linked = instance.link.as_ref().map(|link| &link.security_groups);
+            let groups = std::iter::once(&instance.security_groups).chain(linked);
+            groups.map(|groups| (groups, std::slice::from_ref(&instance.address)))
+        });
+        for (groups, addresses) in interfaces.chain(classic) {
+            for group in groups {
+                let addresses = addresses.iter().map(|&address| IpNet::from(address));
                 members.entry(group).or_default().extend(addresses);
             }
         }
@@ -307,15 +323,23 @@ impl<'a> Catalogue<'a> {
             .collect();
         let compile = |direction: Direction| {
             let rules = groups.iter().flat_map(|(group, first)| {
-                group
-                    .rules(direction)
-                    .iter()
-                    .zip(first[direction as usize]..)
-                    .map(|(rule, id)| (RuleId(id), rule.matches, self.prefixes(group, rule)))
+                group.rules(direction).iter().zip(first[direction as usize]..).map(|(rule, id)| {
+                    let prefixes = self.prefixes(group, rule);
+                    let is_reference = matches!(rule.peer, Peer::Group(_));
+                    ((RuleId(id), rule.matches, prefixes), is_reference)
+                })
             });
-            let rules: Vec<_> = rules.collect();
-            let rules: Vec<_> = rules.iter().map(|(id, l4, nets)| (*id, *l4, &nets[..])).collect();
-            RuleSet::new(&rules)
+            let (mut all, mut others) = (Vec::new(), Vec::new());
+            for (rule, is_reference) in rules {
+                all.push(rule);
+                if !is_reference {
+                    others.push(rule);
+                }
+            }
+            let mut set = RuleSet::new(&all);
+            set.without_references =
+                (others.len() < all.len()).then(|| Box::new(RuleSet::new(&others)));
+            set
         };
         GroupRules { ingress: compile(Direction::Ingress), egress: compile(Direction::Egress) }
     }

@@ -154,6 +154,11 @@ impl<'a, 'i> Fields<'a, 'i> {
         flag
     }
 
+    /// A boolean where the field may also be of another type, which is not reported.
+    pub(super) fn boolean_or_other(&self, key: &str) -> Option<bool> {
+        self.get(key)?.as_bool()
+    }
+
     /// An integer in `first..=last`.
     pub(super) fn integer<T: TryFrom<i64>>(
         &self,

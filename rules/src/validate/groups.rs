@@ -38,12 +38,16 @@ pub(super) fn check(policy: &Policy, index: &Index<'_>, report: &mut Report<'_>)
         }
         let count = of_vpc.entry(group.vpc.as_deref()).or_default();
         *count += 1;
-        if *count == policy.limits.groups_per_vpc.saturating_add(1) {
+        let (limit, place, key) = match group.vpc {
+            Some(_) => (policy.limits.groups_per_vpc, "one VPC", "groups_per_vpc"),
+            None => (policy.limits.classic_groups, "EC2-Classic", "classic_groups"),
+        };
+        if *count == limit.saturating_add(1) {
             report.fault(
                 "SecurityGroupLimitExceeded",
                 &group.origin,
-                format!("more than {} groups in one VPC", policy.limits.groups_per_vpc),
-                "merge groups, or raise groups_per_vpc in [limits]",
+                format!("more than {limit} groups in {place}"),
+                format!("merge groups, or raise {key} in [limits]"),
             );
         }
         if let Some(vpc) = group.vpc.as_deref().filter(|vpc| !index.vpcs.contains_key(vpc)) {
@@ -87,14 +91,18 @@ fn check_names(group: &SecurityGroup, report: &mut Report<'_>) {
         );
     }
     for (name, text) in [("name", &group.name), ("description", &group.description)] {
-        check_text(&field(at, name), text, true, report);
+        check_text(&field(at, name), text, true, group.vpc.is_none(), report);
     }
 }
 
-/// At most 255 characters, of those that AWS allows; `&` not in the description of a rule.
-fn check_text(at: &Origin, text: &str, ampersand: bool, report: &mut Report<'_>) {
+/// At most 255 characters, of those that AWS allows; `&` not in the description of a rule. In
+/// EC2-Classic all of ASCII is allowed.
+fn check_text(at: &Origin, text: &str, ampersand: bool, is_classic: bool, report: &mut Report<'_>) {
     let allowed = |c: char| {
-        c.is_ascii_alphanumeric() || " ._-:/()#,@[]+=;{}!$*".contains(c) || (ampersand && c == '&')
+        c.is_ascii_alphanumeric()
+            || " ._-:/()#,@[]+=;{}!$*".contains(c)
+            || (ampersand && c == '&')
+            || (is_classic && c.is_ascii() && !c.is_ascii_control())
     };
     let len = text.chars().count();
     if len > 255 {
@@ -142,7 +150,8 @@ fn check_rules(
         if let Some(text) = &rule.description
             && rule.origin.source.kind == SourceKind::Native
         {
-            check_text(&field(&rule.origin, "description"), text, false, report);
+            let at = field(&rule.origin, "description");
+            check_text(&at, text, false, group.vpc.is_none(), report);
         }
         check_peer(group, rule, index, report);
         let [v4, v6] = rule_weight(rule, policy.compat, index);
@@ -153,14 +162,19 @@ fn check_rules(
         Compat::Current if weight[0] >= weight[1] => (weight[0], " of IPv4"),
         Compat::Current => (weight[1], " of IPv6"),
     };
-    let limit = policy.limits.rules_per_group;
+    let (limit, key) = match group.vpc {
+        Some(_) => (policy.limits.rules_per_group, "rules_per_group"),
+        None => (policy.limits.rules_per_classic_group, "rules_per_classic_group"),
+    };
     if have > limit {
         report.fault(
             "RulesPerSecurityGroupLimitExceeded",
             &field(&group.origin, direction.as_str()),
             format!("{} has {have} {direction} rules{family}, the limit is {limit}", group.id),
-            "split the group, or raise rules_per_group in [limits] \
-             (a prefix list counts as its max_entries)",
+            format!(
+                "split the group, or raise {key} in [limits] (a prefix list counts as its \
+                 max_entries)"
+            ),
         );
     }
 }
