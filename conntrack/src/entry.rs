@@ -1,6 +1,6 @@
 //! One tracked flow: its state, and what a packet does to it.
 
-use sgwall_packet::{FlowKey, Headers, Side, Timestamp, Transport, query_request_type};
+use sgwall_packet::{FiveTuple, FlowKey, Headers, Side, Timestamp, Transport, query_request_type};
 
 use crate::tcp::{self, From};
 use crate::{RuleTag, Scope};
@@ -75,6 +75,27 @@ pub struct FlowView {
     pub tag: RuleTag,
     /// The policy generation that did.
     pub generation: u32,
+}
+
+impl FlowView {
+    pub(crate) fn of(key: FlowKey, flow: &Flow, deadline: Timestamp) -> Self {
+        FlowView {
+            scope: flow.scope,
+            key,
+            original: flow.track.original,
+            state: flow.track.state,
+            deadline,
+            tag: flow.tag,
+            generation: flow.generation,
+        }
+    }
+
+    /// The five-tuple of its original direction. Of an ICMP query the ports hold the request's type
+    /// and the identifier (see [`FlowKey::of`]).
+    #[must_use]
+    pub fn original_tuple(&self) -> FiveTuple {
+        self.key.tuple(self.original)
+    }
 }
 
 /// Whether an accepted packet that belongs to no flow may open one: a TCP SYN (SEMANTICS 6.9), a

@@ -185,11 +185,11 @@ impl<K: Copy + Eq + Hash> Store<K> {
     }
 
     /// Removes every entry for which `keep` is false; the number removed.
-    pub(crate) fn retain(&mut self, mut keep: impl FnMut(&K, &Flow) -> bool) -> usize {
+    pub(crate) fn retain(&mut self, mut keep: impl FnMut(&K, &Flow, Timestamp) -> bool) -> usize {
         let mut removed = 0;
         for index in 0..self.slots.len() as u32 {
             let slot = &self.slots[index as usize];
-            if slot.version % 2 == 1 && !keep(&slot.key, &slot.flow) {
+            if slot.version % 2 == 1 && !keep(&slot.key, &slot.flow, slot.deadline) {
                 self.free_slot(index);
                 removed += 1;
             }

@@ -210,9 +210,11 @@ impl ConnTable {
 
     /// Ends every entry for which `keep` is false, looking at all: for changes of the policy, not
     /// for packets. The number that ended.
-    pub fn retain(&mut self, mut keep: impl FnMut(Scope, &FlowKey) -> bool) -> usize {
-        self.v4.retain(|key, flow| keep(flow.scope, &FlowKey::V4(*key)))
-            + self.v6.retain(|key, flow| keep(flow.scope, &FlowKey::V6(*key)))
+    pub fn retain(&mut self, mut keep: impl FnMut(&FlowView) -> bool) -> usize {
+        self.v4.retain(|key, flow, deadline| keep(&FlowView::of(FlowKey::V4(*key), flow, deadline)))
+            + self.v6.retain(|key, flow, deadline| {
+                keep(&FlowView::of(FlowKey::V6(*key), flow, deadline))
+            })
     }
 
     /// Entries in memory; dead ones that [`Self::expire`] has not met are among them.
@@ -229,17 +231,8 @@ impl ConnTable {
 
     /// The flows alive at `now`, in no particular order.
     pub fn iter(&self, now: Timestamp) -> impl Iterator<Item = FlowView> {
-        let view = |key, flow: &Flow, deadline| FlowView {
-            scope: flow.scope,
-            key,
-            original: flow.track.original,
-            state: flow.track.state,
-            deadline,
-            tag: flow.tag,
-            generation: flow.generation,
-        };
-        let v4 = self.v4.iter(now).map(move |(k, flow, d)| view(FlowKey::V4(*k), flow, d));
-        v4.chain(self.v6.iter(now).map(move |(k, flow, d)| view(FlowKey::V6(*k), flow, d)))
+        let v4 = self.v4.iter(now).map(|(k, flow, d)| FlowView::of(FlowKey::V4(*k), flow, d));
+        v4.chain(self.v6.iter(now).map(|(k, flow, d)| FlowView::of(FlowKey::V6(*k), flow, d)))
     }
 
     /// What was counted.

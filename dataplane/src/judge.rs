@@ -8,13 +8,14 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use sgwall_packet::{
     Direction, Frame, Headers, LinkInfo, LinkType, ParseError, Readdress, Timestamp, Transport,
     addresses, fragment_ipv4, parse, too_big,
 };
 
-use sgwall_rules::compile::RuleInfo;
+use sgwall_rules::compile::{CompiledPolicy, RuleInfo};
 
 use crate::attribution::{Attribution, Side, Sides};
 use crate::counters::Tally;
@@ -90,6 +91,9 @@ impl Emitted {
         }
     }
 }
+
+/// Who hears of events.
+pub type Sink<'s> = &'s mut dyn FnMut(Event<'_>);
 
 /// What was not judged by any interface, by reason.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -171,9 +175,21 @@ impl Judge {
         &self.pipeline
     }
 
-    /// The pipeline, to change its policy.
-    pub fn pipeline_mut(&mut self) -> &mut Pipeline {
-        &mut self.pipeline
+    /// Replaces the policy, and how packets find their interface in it: the next frame is judged by
+    /// the new one. See [`Pipeline::set_policy`].
+    pub fn set_policy(&mut self, policy: Arc<CompiledPolicy>, attribution: Attribution) {
+        self.pipeline.set_policy(policy);
+        self.attribution = attribution;
+        let (policy, attribution) = (self.pipeline.policy(), &self.attribution);
+        for held in self.held.values_mut() {
+            let ends = (held.headers.src, held.headers.dst);
+            held.sides = attribution.sides(policy, &held.headers.link, ends, held.recorded);
+        }
+    }
+
+    /// Ends the tracked flows that the policy would not admit; see [`Pipeline::rejudge`].
+    pub fn rejudge(&mut self) -> usize {
+        self.pipeline.rejudge()
     }
 
     /// What was not judged.
@@ -183,7 +199,7 @@ impl Judge {
     }
 
     /// Judges one frame. Held frames that its time or content settles come first.
-    pub fn judge(&mut self, frame: FrameInput<'_>, sink: &mut impl FnMut(Event<'_>)) {
+    pub fn judge(&mut self, frame: FrameInput<'_>, sink: Sink<'_>) {
         self.advance(frame.time, sink);
         let Some(link) = frame.link else {
             return self.skip(frame, None, None, SkipReason::UnknownLinkType, sink);
@@ -211,12 +227,12 @@ impl Judge {
 
     /// Ends the waiting of every held frame, because the capture is over: what still lacks its
     /// first fragment is an orphan.
-    pub fn finish(&mut self, sink: &mut impl FnMut(Event<'_>)) {
+    pub fn finish(&mut self, sink: Sink<'_>) {
         self.pipeline.end_waiting();
         self.release(sink);
     }
 
-    fn advance(&mut self, now: Timestamp, sink: &mut impl FnMut(Event<'_>)) {
+    fn advance(&mut self, now: Timestamp, sink: Sink<'_>) {
         self.pipeline.advance(now);
         self.release(sink);
     }
@@ -227,7 +243,7 @@ impl Judge {
         frame: FrameInput<'_>,
         captured: &Headers,
         sides: Sides,
-        sink: &mut impl FnMut(Event<'_>),
+        sink: Sink<'_>,
     ) {
         for (Side { interface, readdress }, direction) in sides.iter() {
             let (seen, data) = as_seen(frame.data, captured, readdress);
@@ -287,7 +303,7 @@ impl Judge {
         headers: &Headers,
         (interface, direction): (usize, Direction),
         verdict: &Verdict,
-        sink: &mut impl FnMut(Event<'_>),
+        sink: Sink<'_>,
     ) {
         let Some(mtu) = verdict.mtu else { return };
         let start = usize::from(headers.ip_offset);
@@ -318,7 +334,7 @@ impl Judge {
         data: &[u8],
         (interface, direction): (usize, Direction),
         verdict: Option<Verdict>,
-        sink: &mut impl FnMut(Event<'_>),
+        sink: Sink<'_>,
     ) {
         let frame = FrameInput { data, wire_len: data.len() as u32, ..cause };
         let Some(Ok(Frame::Ip(headers))) = frame.link.map(|l| parse(l, data, data.len())) else {
@@ -376,7 +392,7 @@ impl Judge {
     }
 
     /// Hands out the frames whose waiting has ended, and judges them on the side still to come.
-    fn release(&mut self, sink: &mut impl FnMut(Event<'_>)) {
+    fn release(&mut self, sink: Sink<'_>) {
         for released in self.pipeline.released() {
             let Some(held) = self.held.remove(&(released.token, released.direction)) else {
                 continue;
@@ -425,7 +441,7 @@ impl Judge {
         frame: FrameInput<'_>,
         link: LinkType,
         error: ParseError,
-        sink: &mut impl FnMut(Event<'_>),
+        sink: Sink<'_>,
     ) {
         let sides = addresses(link, frame.data).map(|ends| {
             let policy = self.pipeline.policy();
@@ -453,7 +469,7 @@ impl Judge {
         error: Option<ParseError>,
         verdict: Verdict,
         side: Option<(usize, Direction)>,
-        sink: &mut impl FnMut(Event<'_>),
+        sink: Sink<'_>,
     ) {
         self.pipeline.count(&verdict, 0);
         let judgement = Judgement::Verdict(verdict);
@@ -476,7 +492,7 @@ impl Judge {
         headers: Option<&Headers>,
         error: Option<ParseError>,
         reason: SkipReason,
-        sink: &mut impl FnMut(Event<'_>),
+        sink: Sink<'_>,
     ) {
         self.unjudged.skipped[reason as usize].add(frame.wire_len);
         let judgement = Judgement::Skip(reason);

@@ -8,8 +8,12 @@ use std::net::IpAddr;
 use std::num::NonZeroU16;
 use std::sync::Arc;
 
-use sgwall_conntrack::{ConnTable, Hit, Lookup, RuleTag, Scope, TimeoutProfile, may_open};
-use sgwall_packet::{Direction, Duration, FlowKey, Headers, Timestamp, Transport, quoted};
+use sgwall_conntrack::{
+    ConnTable, FlowView, Hit, Lookup, RuleTag, Scope, TimeoutProfile, may_open,
+};
+use sgwall_packet::{
+    Direction, Duration, FlowKey, Headers, Timestamp, Transport, protocol, quoted,
+};
 use sgwall_rules::compile::{
     AclMatch, CompiledInterface, CompiledPolicy, GroupMatch, RuleId, RuleInfo,
 };
@@ -133,8 +137,9 @@ impl Pipeline {
         let names = &mut self.names;
         let lost = lost_addresses(&self.policy, &policy, names);
         if !lost.is_empty() {
-            self.state.connections.retain(|scope, key| {
-                key.addresses().into_iter().all(|address| !lost.contains(&(scope, address)))
+            self.state.connections.retain(|flow| {
+                let addresses = flow.key.addresses().into_iter();
+                addresses.map(|address| (flow.scope, address)).all(|end| !lost.contains(&end))
             });
         }
         self.state.tracking =
@@ -144,6 +149,27 @@ impl Pipeline {
         self.state.fragments.forget_rules();
         self.counters.restart_hits(policy.rules().len());
         self.policy = policy;
+    }
+
+    /// The tracked flows alive at `now` that the policy in force would not admit, were they to begin
+    /// now: what [`Self::rejudge`] would end.
+    #[must_use]
+    pub fn count_not_admitted(&self, now: Timestamp) -> usize {
+        let interfaces = self.interfaces_by_scope();
+        let flows = self.state.connections.iter(now);
+        flows.filter(|flow| !admits(&self.policy, &self.names, &interfaces, flow)).count()
+    }
+
+    /// Ends the tracked flows that the groups of their interface would not admit, were they to
+    /// begin now, looking at all flows; how many ended. AWS never does that (SEMANTICS 6.12).
+    pub fn rejudge(&mut self) -> usize {
+        let interfaces = self.interfaces_by_scope();
+        let Pipeline { policy, state, names, .. } = self;
+        state.connections.retain(|flow| admits(policy, names, &interfaces, flow))
+    }
+
+    fn interfaces_by_scope(&self) -> HashMap<Scope, usize> {
+        self.state.tracking.iter().zip(0..).map(|((scope, _), index)| (*scope, index)).collect()
     }
 
     /// The policy in force.
@@ -517,6 +543,33 @@ fn is_unsupported(interface: &CompiledInterface, headers: &Headers) -> bool {
         IpAddr::V6(_) => false,
     };
     headers.dst.is_multicast() || headers.src.is_multicast() || is_broadcast(&headers.dst)
+}
+
+/// Whether the groups of its interface admit a flow's first packet. An ICMP query is taken to have
+/// code 0, as all have that are known (RFC 792, RFC 4443).
+fn admits(
+    policy: &CompiledPolicy,
+    names: &Names,
+    interfaces: &HashMap<Scope, usize>,
+    flow: &FlowView,
+) -> bool {
+    let interface = interfaces.get(&flow.scope).and_then(|i| policy.interfaces().get(*i));
+    let (Some(interface), Some(rule)) = (interface, names.rules.get(flow.tag.0 as usize)) else {
+        return false;
+    };
+    // The list that the admitting rule stands in says which way the flow began.
+    let tuple = flow.original_tuple();
+    let remote = match rule.direction {
+        Direction::Ingress => tuple.src,
+        Direction::Egress => tuple.dst,
+    };
+    let selector = match tuple.protocol {
+        protocol::TCP | protocol::UDP => tuple.dst_port,
+        protocol::ICMP | protocol::ICMPV6 => tuple.src_port << 8,
+        _ => 0,
+    };
+    let rules = interface.groups(rule.direction, &remote);
+    rules.lookup(&remote, tuple.protocol, selector).is_some()
 }
 
 /// The addresses that interfaces of `old` have no longer in `new`.

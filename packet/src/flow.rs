@@ -106,6 +106,24 @@ impl FlowKey {
         }
     }
 
+    /// The tuple of a packet of this flow that comes from `side`.
+    #[must_use]
+    pub const fn tuple(&self, side: Side) -> FiveTuple {
+        let (low, high, low_port, high_port, protocol) = match *self {
+            FlowKey::V4(FlowKeyV4 { low, high, low_port, high_port, protocol }) => {
+                (IpAddr::V4(low), IpAddr::V4(high), low_port, high_port, protocol)
+            }
+            FlowKey::V6(FlowKeyV6 { low, high, low_port, high_port, protocol }) => {
+                (IpAddr::V6(low), IpAddr::V6(high), low_port, high_port, protocol)
+            }
+        };
+        let ((src, src_port), (dst, dst_port)) = match side {
+            Side::Low => ((low, low_port), (high, high_port)),
+            Side::High => ((high, high_port), (low, low_port)),
+        };
+        FiveTuple { src, dst, src_port, dst_port, protocol }
+    }
+
     /// The key of the flow that a packet belongs to, and the side it came from (SEMANTICS 7.2).
     ///
     /// * TCP, UDP: endpoints are (address, port), sorted; ports in their endpoint's place.

@@ -30,10 +30,13 @@ pub(crate) fn run(case: &Case, compat: Compat) -> Result<(), String> {
         let Step { time, what } = step;
         now = time;
         match what {
+            What::Change(text) if text == "rejudge" => {
+                judge.rejudge();
+            }
             What::Change(text) => {
                 change(&mut policy, &text).map_err(|e| format!("{line:?}: {e}"))?;
                 generation += 1;
-                judge.pipeline_mut().set_policy(compile(&policy, generation));
+                judge.set_policy(compile(&policy, generation), attribution(case, &policy)?);
             }
             What::Packet { packet, via, expected } => {
                 let mut data = packet.to_frame();

@@ -4,6 +4,8 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::replay::At;
 use ipnet::IpNet;
 use sgwall_packet::Direction;
 
@@ -46,6 +48,16 @@ pub(crate) struct ReplayArgs {
     #[arg(short, long, value_name = "FILE|DIR", num_args = 1..)]
     pub(crate) policy: Vec<PathBuf>,
 
+    /// Replace the policy in the middle of the replay (repeatable). TIME is in seconds after the
+    /// first packet (12.5), or absolute: @1700000012.5, or 2026-01-31T12:00:00Z
+    #[arg(long, value_name = "TIME=FILE|DIR", value_parser = At::parse)]
+    pub(crate) at: Vec<At>,
+
+    /// What becomes of tracked flows when the policy is replaced: as in AWS they all stay, or those
+    /// that the new rules would not admit end
+    #[arg(long, value_name = "WHAT", default_value = "keep")]
+    pub(crate) on_reload: OnReload,
+
     /// Judge on this network interface only (repeatable). Default: all of the policy
     #[arg(short, long, value_name = "ENI")]
     pub(crate) interface: Vec<String>,
@@ -87,6 +99,15 @@ pub(crate) struct ReplayArgs {
     /// Tracked flows at once; a flow beyond is refused
     #[arg(long, value_name = "N", default_value_t = 1 << 20)]
     pub(crate) max_flows: usize,
+}
+
+/// What becomes of tracked flows when the policy is replaced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum OnReload {
+    /// They stay
+    Keep,
+    /// Those that the new rules would not admit end
+    Rejudge,
 }
 
 /// A direction on the command line.

@@ -42,14 +42,17 @@ pub(crate) fn read(paths: &[PathBuf]) -> Result<Vec<NamedBytes>, Failure> {
 ///
 /// # Errors
 /// Every error of the policy at once.
-pub(crate) fn compile(files: &[NamedBytes]) -> Result<Arc<CompiledPolicy>, Failure> {
+pub(crate) fn compile(
+    files: &[NamedBytes],
+    generation: Generation,
+) -> Result<Arc<CompiledPolicy>, Failure> {
     let inputs: Vec<_> =
         files.iter().map(|(name, bytes)| Input { name: name.clone(), bytes }).collect();
     let loaded = load(&inputs).map_err(Failure::Policy)?;
     for diagnostic in &loaded.diagnostics {
         anstream::eprintln!("{}", Coloured(diagnostic));
     }
-    Ok(Arc::new(CompiledPolicy::compile(&loaded.policy, Generation(0))))
+    Ok(Arc::new(CompiledPolicy::compile(&loaded.policy, generation)))
 }
 
 fn read_one(path: &Path) -> Result<NamedBytes, Failure> {

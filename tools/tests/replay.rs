@@ -287,6 +287,60 @@ fn direction_and_interface_may_be_said() {
     );
 }
 
+/// The policy changes in the middle: seconds after the first packet, or absolute.
+#[test]
+fn the_policy_may_change_on_the_way() {
+    let dir = tempfile::tempdir().unwrap();
+    let closed = dir.path().join("closed.toml");
+    let text = fs::read_to_string(root().join("tools/example/policy.toml")).unwrap();
+    let mut shut = String::new();
+    for line in text.lines() {
+        let is_rule = line.trim_start().starts_with("{ protocol");
+        shut += &format!("{}{line}\n", if is_rule { "# " } else { "" });
+    }
+    fs::write(&closed, shut).unwrap();
+    let closed = closed.display();
+    let base = ["replay", "tools/example/capture.pcapng", "-p", "tools/example/policy.toml"];
+    let run = |more: &[&str]| {
+        let run = sgwall(&[&base[..], more, &["--json"]].concat());
+        assert_eq!(run.status, 0, "{}", run.stderr);
+        run
+    };
+    let passed = |run: &Run| {
+        let lines = json_lines(run);
+        lines.last().unwrap()["frames"]["pass"]["packets"].as_u64().unwrap()
+    };
+    let first: f64 = json_lines(&run(&[]))[0]["time"].as_str().unwrap().parse().unwrap();
+    let open = run(&[]);
+    // The untracked connection of the first packets ends with its rule.
+    let early = run(&["--at", &format!("0.01={closed}")]);
+    assert!(passed(&early) < passed(&open));
+    // The tracked one that begins a second later goes on.
+    let relative = run(&["--at", &format!("1.01={closed}")]);
+    let absolute = run(&["--at", &format!("@{:.6}={closed}", first + 1.01)]);
+    assert_eq!(passed(&relative), passed(&open));
+    assert_eq!(relative.stdout, absolute.stdout);
+    let change = json_lines(&relative).into_iter().find(|line| line["type"] == "policy").unwrap();
+    assert_eq!(change["file"], closed.to_string());
+    let counts = |change: &Value| ["live", "not_admitted", "ended"].map(|key| change[key].clone());
+    assert_eq!(counts(&change), [1, 1, 0]);
+
+    let rejudged = run(&["--at", &format!("1.01={closed}"), "--on-reload", "rejudge"]);
+    let change = json_lines(&rejudged).into_iter().find(|line| line["type"] == "policy").unwrap();
+    assert_eq!(counts(&change), [1, 1, 1]);
+    assert!(passed(&rejudged) < passed(&relative));
+
+    let never = run(&["--at", &format!("86400={closed}")]);
+    assert_eq!(never.stdout, open.stdout);
+    assert!(never.stderr.contains("the captures end before that time"), "{}", never.stderr);
+
+    let wrong = sgwall(&[&base[..], &["--at", "soon=p.toml"]].concat());
+    assert_eq!(wrong.status, 2);
+    assert!(wrong.stderr.contains("\"soon\" is no time"), "{}", wrong.stderr);
+    let missing = sgwall(&[&base[..], &["--at", "1=/nonexistent.toml"]].concat());
+    assert_eq!((missing.status, missing.stdout.as_str()), (3, ""));
+}
+
 /// The reader of the output may go away at any time: that is no error.
 #[test]
 fn a_closed_pipe_is_no_error() {

@@ -2,27 +2,31 @@
 //!
 //! Here flags are resolved to what they mean, captures are read, and each event goes to whoever
 //! wants it: [`record`] makes it printable, [`summary`] adds up, [`split`] writes packets back.
+//! [`changes`] holds the policies that take over on the way.
 
+mod changes;
 mod record;
 mod split;
 mod summary;
 
-use std::cell::OnceCell;
 use std::fs;
 use std::io::{self, BufWriter, IsTerminal, Read, Write};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use indicatif::{ProgressBar, ProgressStyle};
-use sgwall_dataplane::{Attribution, Config, Event, FrameInput, Judge, Pipeline};
+use sgwall_dataplane::{Attribution, Config, FrameInput, Judge, Pipeline, Sink};
 use sgwall_netio::capture::{self, Packet, Reader};
 use sgwall_netio::seed::random_seed;
-use sgwall_rules::compile::CompiledPolicy;
+use sgwall_rules::compile::{CompiledPolicy, Generation};
 
-use crate::cli::ReplayArgs;
+use crate::cli::{OnReload, ReplayArgs};
 use crate::failure::Failure;
 use crate::policy;
-use record::Printer;
+pub(crate) use changes::At;
+use changes::{Change, Changes};
+use record::{Printer, Reload};
 use split::Split;
 use summary::Summary;
 
@@ -48,10 +52,12 @@ enum Capture {
 }
 
 /// Everything that one run needs, resolved from the flags.
-struct Replay {
+struct Replay<'a> {
+    args: &'a ReplayArgs,
     captures: Vec<Capture>,
     judge: Judge,
     policy: Arc<CompiledPolicy>,
+    changes: Changes,
     printer: Printer,
     split: Split,
     summary: Summary,
@@ -60,8 +66,12 @@ struct Replay {
 /// Runs the command.
 pub(crate) fn run(args: &ReplayArgs) -> Result<(), Failure> {
     let (captures, policies) = captures_and_policies(args)?;
-    let policy = policy::compile(&policies)?;
+    let policy = policy::compile(&policies, Generation(0))?;
     let attribution = attribution(args, &policy)?;
+    let changes = Changes::load(&args.at)?;
+    for change in changes.given() {
+        attribution_after(args, &change.policy)?;
+    }
     let config = Config { max_flows: args.max_flows, hash_seed: random_seed() };
     let output = match (args.json, args.packets) {
         (true, _) => Output::Json,
@@ -76,15 +86,17 @@ pub(crate) fn run(args: &ReplayArgs) -> Result<(), Failure> {
             .with_offload(args.offload),
         printer: Printer::new(output, captures.len() > 1),
         split: Split::create(args.pass.as_deref(), args.drop.as_deref(), args.emitted.as_deref())?,
-        summary: Summary::default(),
+        summary: Summary::new(&policy),
+        args,
         captures,
         policy,
+        changes,
     };
     let stdout = anstream::AutoStream::auto(io::stdout().lock());
     replay.run(output, BufWriter::with_capacity(1 << 16, stdout))
 }
 
-impl Replay {
+impl Replay<'_> {
     fn run(mut self, output: Output, mut out: impl Write) -> Result<(), Failure> {
         let mut damage = Ok(());
         for capture in std::mem::take(&mut self.captures) {
@@ -98,9 +110,17 @@ impl Replay {
             }
         }
         self.split.finish()?;
+        self.summary.end_policy(&self.judge);
+        for change in self.changes.never_due() {
+            anstream::eprintln!(
+                "warning: --at {}={}: the captures end before that time",
+                change.time,
+                change.name
+            );
+        }
         let written = match output {
-            Output::Json => self.summary.write_json(&mut out, &self.policy, &self.judge),
-            _ => self.summary.write_text(&mut out, &self.policy, &self.judge),
+            Output::Json => self.summary.write_json(&mut out, &self.judge),
+            _ => self.summary.write_text(&mut out, &self.judge),
         };
         written.and_then(|()| out.flush()).map_err(Failure::Output)?;
         damage
@@ -131,36 +151,71 @@ impl Replay {
         progress: Option<&ProgressBar>,
         out: &mut impl Write,
     ) -> Result<(), Failure> {
-        let Replay { judge, policy, printer, split, summary, .. } = self;
-        printer.begin(reader.name());
-        summary.captures += 1;
-        let failed = OnceCell::new();
-        let mut sink = |event: Event<'_>| {
-            summary.add(&event);
-            let printed = printer.print(out, policy, &event).map_err(Failure::Output);
-            if let Err(failure) = printed.and_then(|()| split.write(&event, policy)) {
-                let _ = failed.set(failure);
-            }
-        };
+        self.printer.begin(reader.name());
+        self.summary.captures += 1;
         let mut frame = 0;
         let end = loop {
             match reader.next_packet() {
                 Ok(Some(packet)) => {
                     frame += 1;
-                    judge.judge(frame_input(frame, &packet), &mut sink);
+                    while let Some(change) = self.changes.due(packet.time) {
+                        self.change_policy(change, &packet, out)?;
+                    }
+                    self.with_sink(out, |judge, sink| {
+                        judge.judge(frame_input(frame, &packet), sink);
+                    })?;
                 }
                 Ok(None) => break Ok(()),
                 Err(error) => break Err(Failure::Capture(error)),
-            }
-            if failed.get().is_some() {
-                break Ok(());
             }
             if let Some(bar) = progress.filter(|_| frame % 8192 == 0) {
                 bar.set_position(reader.bytes_read());
             }
         };
-        judge.finish(&mut sink);
-        failed.into_inner().map_or(end, Err)
+        self.with_sink(out, |judge, sink| judge.finish(sink))?;
+        end
+    }
+
+    /// Lets the judge work, its events going to whoever wants them.
+    fn with_sink(
+        &mut self,
+        out: &mut impl Write,
+        work: impl FnOnce(&mut Judge, Sink<'_>),
+    ) -> Result<(), Failure> {
+        let Replay { judge, policy, printer, split, summary, .. } = self;
+        let mut failed = None;
+        work(judge, &mut |event| {
+            summary.add(&event);
+            let printed = printer.print(out, policy, &event).map_err(Failure::Output);
+            if let Err(failure) = printed.and_then(|()| split.write(&event, policy)) {
+                failed.get_or_insert(failure);
+            }
+        });
+        failed.map_or(Ok(()), Err)
+    }
+
+    /// Lets a policy take over before a packet is judged.
+    fn change_policy(
+        &mut self,
+        change: Change,
+        packet: &Packet<'_>,
+        out: &mut impl Write,
+    ) -> Result<(), Failure> {
+        let attribution = attribution_after(self.args, &change.policy)?;
+        self.summary.end_policy(&self.judge);
+        self.summary.begin_policy(&change.policy);
+        self.judge.set_policy(Arc::clone(&change.policy), attribution);
+        self.policy = change.policy;
+        let reload = Reload {
+            file: &change.name,
+            live: self.judge.pipeline().connections().iter(packet.time).count(),
+            not_admitted: self.judge.pipeline().count_not_admitted(packet.time),
+            ended: match self.args.on_reload {
+                OnReload::Keep => 0,
+                OnReload::Rejudge => self.judge.rejudge(),
+            },
+        };
+        self.printer.policy(out, &reload, packet).map_err(Failure::Output)
     }
 }
 
@@ -248,8 +303,27 @@ fn attribution(args: &ReplayArgs, policy: &CompiledPolicy) -> Result<Attribution
     Ok(Attribution {
         only: (!only.is_empty()).then_some(only),
         direction: args.direction.map(Into::into),
-        local: args.local.iter().map(|net| (net.network(), net.broadcast())).collect(),
+        local: local_ranges(args),
     })
+}
+
+/// The same under a policy that takes over later. There, an interface that is gone judges nothing
+/// more.
+fn attribution_after(args: &ReplayArgs, policy: &CompiledPolicy) -> Result<Attribution, Failure> {
+    if args.interface.is_empty() && !policy.interfaces().is_empty() {
+        return attribution(args, policy);
+    }
+    let only = args.interface.iter().filter_map(|id| policy.interface_by_id(id)).collect();
+    Ok(Attribution {
+        only: Some(only),
+        direction: args.direction.map(Into::into),
+        local: local_ranges(args),
+    })
+}
+
+/// What stands for the interface, as (first, last) address.
+fn local_ranges(args: &ReplayArgs) -> Vec<(IpAddr, IpAddr)> {
+    args.local.iter().map(|net| (net.network(), net.broadcast())).collect()
 }
 
 /// A bar on standard error for files that take a while; none where nobody watches.

@@ -10,6 +10,7 @@ use std::net::IpAddr;
 use anstyle::{AnsiColor, Style};
 use serde::Serialize;
 use sgwall_dataplane::{DropReason, Emitted, Event, Judgement, Outcome, Stage};
+use sgwall_netio::capture::Packet;
 use sgwall_packet::{FiveTuple, Timestamp, Transport, protocol};
 use sgwall_rules::compile::{CompiledPolicy, RuleInfo};
 use sgwall_rules::model::protocol_name;
@@ -61,6 +62,28 @@ struct Record<'a> {
     detail: Option<String>,
 }
 
+/// The policy was replaced.
+#[derive(Serialize)]
+pub(super) struct Reload<'a> {
+    /// The new policy.
+    pub(super) file: &'a str,
+    /// Tracked flows alive.
+    pub(super) live: usize,
+    /// Those that the new rules would not admit.
+    pub(super) not_admitted: usize,
+    /// Those that ended for it.
+    pub(super) ended: usize,
+}
+
+#[derive(Serialize)]
+struct ReloadRecord<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    time: String,
+    #[serde(flatten)]
+    reload: &'a Reload<'a>,
+}
+
 impl Printer {
     pub(super) fn new(output: Output, several: bool) -> Self {
         Printer { output, several, capture: String::new(), begun: false }
@@ -94,6 +117,34 @@ impl Printer {
                     heading(out)?;
                 }
                 line(out, &Record::of(event, policy, None), event)
+            }
+        }
+    }
+}
+
+impl Printer {
+    /// Prints that a policy took over before a packet.
+    pub(super) fn policy(
+        &mut self,
+        out: &mut impl Write,
+        reload: &Reload<'_>,
+        before: &Packet<'_>,
+    ) -> io::Result<()> {
+        let time = time(before.time, before.decimals);
+        match self.output {
+            Output::Summary => Ok(()),
+            Output::Json => {
+                serde_json::to_writer(&mut *out, &ReloadRecord { kind: "policy", time, reload })?;
+                writeln!(out)
+            }
+            Output::Packets => {
+                let Reload { file, live, not_admitted, ended } = reload;
+                writeln!(
+                    out,
+                    "{:>7}  {time:<20} policy {file} from here on: of {live} tracked flows it would \
+                     not admit {not_admitted}; {ended} end",
+                    ""
+                )
             }
         }
     }

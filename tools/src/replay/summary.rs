@@ -1,6 +1,7 @@
 //! What a replay adds up to, as tables for people or one object for programs.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::io::{self, Write};
 use std::net::IpAddr;
 
@@ -11,7 +12,7 @@ use sgwall_dataplane::{
     counters::Tally,
 };
 use sgwall_packet::{Direction, FiveTuple, Headers, Timestamp, Transport, protocol};
-use sgwall_rules::compile::{CompiledPolicy, RuleId};
+use sgwall_rules::compile::{CompiledPolicy, RuleId, RuleInfo};
 use sgwall_rules::model::protocol_name;
 
 use super::record::{VERSION, verdict_style};
@@ -22,7 +23,6 @@ const MAX_REMEMBERED: usize = 1 << 16;
 const TOP: usize = 10;
 
 /// Sums over all captures of a run.
-#[derive(Default)]
 pub(super) struct Summary {
     pub(super) captures: u64,
     frames: Fates,
@@ -33,6 +33,12 @@ pub(super) struct Summary {
     emitted: EmittedSums,
     /// The time of the last frame.
     end: Timestamp,
+    /// Rules of all policies so far, in their order, with the packets that they decided.
+    rules: Vec<(RuleInfo, u64)>,
+    /// Interfaces of all policies so far.
+    interfaces: Vec<String>,
+    /// By index in the present policy: the place in `interfaces`.
+    places: Vec<usize>,
 }
 
 /// Frames by their final fate; bytes are those on the wire.
@@ -60,10 +66,10 @@ struct EmittedSums {
     fragments: Sum,
 }
 
-/// Dropped flows, by interface, direction and five-tuple.
+/// Dropped flows, by interface (its place in [`Summary::interfaces`]), direction and five-tuple.
 #[derive(Default)]
 struct Dropped {
-    flows: HashMap<(Option<usize>, Direction, FiveTuple), (Sum, DropReason)>,
+    flows: HashMap<(usize, Direction, FiveTuple), (Sum, DropReason)>,
     unremembered: u64,
 }
 
@@ -101,7 +107,7 @@ struct RuleRow<'a> {
 
 #[derive(Serialize)]
 struct FlowRow<'a> {
-    interface: Option<&'a str>,
+    interface: &'a str,
     direction: &'static str,
     protocol: String,
     #[serde(serialize_with = "as_text")]
@@ -134,6 +140,52 @@ struct Report<'a> {
 }
 
 impl Summary {
+    pub(super) fn new(policy: &CompiledPolicy) -> Self {
+        let mut summary = Summary {
+            captures: 0,
+            frames: Fates::default(),
+            dropped: Dropped::default(),
+            strangers: HashMap::new(),
+            too_big: 0,
+            emitted: EmittedSums::default(),
+            end: Timestamp::default(),
+            rules: Vec::new(),
+            interfaces: Vec::new(),
+            places: Vec::new(),
+        };
+        summary.begin_policy(policy);
+        summary
+    }
+
+    /// Starts with a policy.
+    pub(super) fn begin_policy(&mut self, policy: &CompiledPolicy) {
+        let place = |id: &String| {
+            self.interfaces.iter().position(|known| known == id).unwrap_or_else(|| {
+                self.interfaces.push(id.clone());
+                self.interfaces.len() - 1
+            })
+        };
+        self.places = policy.interfaces().iter().map(|i| &i.id).map(place).collect();
+    }
+
+    /// Adds up what the rules of the present policy decided, before another takes over or the
+    /// replay ends.
+    pub(super) fn end_policy(&mut self, judge: &Judge) {
+        let counters = judge.pipeline().counters();
+        let known = self.rules.iter().enumerate().map(|(i, (rule, _))| (rule.clone(), i));
+        let mut known: HashMap<RuleInfo, usize> = known.collect();
+        for (rule, id) in judge.pipeline().policy().rules().iter().zip(0..) {
+            let hits = counters.hits(RuleId(id));
+            match known.entry(rule.clone()) {
+                Entry::Occupied(entry) => self.rules[*entry.get()].1 += hits,
+                Entry::Vacant(entry) => {
+                    entry.insert(self.rules.len());
+                    self.rules.push((rule.clone(), hits));
+                }
+            }
+        }
+    }
+
     pub(super) fn add(&mut self, event: &Event<'_>) {
         self.end = event.frame.time;
         if let Some(emitted) = event.emitted {
@@ -158,8 +210,10 @@ impl Summary {
                 if let (Outcome::Drop(reason), Some((interface, direction))) =
                     (v.outcome, event.side)
                 {
-                    let key = (Some(interface), direction, FiveTuple::from(headers));
-                    self.dropped.add(key, headers.ip_len, reason);
+                    if let Some(&place) = self.places.get(interface) {
+                        let key = (place, direction, FiveTuple::from(headers));
+                        self.dropped.add(key, headers.ip_len, reason);
+                    }
                     self.too_big += u64::from(is_too_big(headers));
                 }
             }
@@ -174,10 +228,9 @@ impl Summary {
         }
     }
 
-    fn report<'a>(&'a self, policy: &'a CompiledPolicy, judge: &Judge, top: usize) -> Report<'a> {
-        let counters = judge.pipeline().counters();
+    fn report(&self, judge: &Judge, top: usize) -> Report<'_> {
         let connections = judge.pipeline().connections();
-        let (rules, unused_rules) = rule_rows(policy, |id| counters.hits(id));
+        let (rules, unused_rules) = rule_rows(&self.rules);
         Report {
             kind: "summary",
             version: VERSION,
@@ -191,13 +244,13 @@ impl Summary {
             reasons: reason_rows(judge),
             rules,
             unused_rules,
-            most_dropped: self.dropped.rows(policy, top),
-            hints: self.hints(policy, judge),
+            most_dropped: self.dropped.rows(&self.interfaces, top),
+            hints: self.hints(judge),
         }
     }
 
     /// What a user probably wants to know next.
-    fn hints(&self, policy: &CompiledPolicy, judge: &Judge) -> Vec<String> {
+    fn hints(&self, judge: &Judge) -> Vec<String> {
         let mut hints = Vec::new();
         let judged = self.frames.total.packets - self.frames.skip.packets;
         let not_ours = judge.unjudged().skipped(SkipReason::NotOurs).packets;
@@ -205,9 +258,9 @@ impl Summary {
             let mut strangers: Vec<_> = self.strangers.iter().collect();
             strangers.sort_by_key(|&(addr, count)| (std::cmp::Reverse(*count), *addr));
             let busiest: Vec<_> = strangers.iter().take(3).map(|(a, _)| a.to_string()).collect();
-            let name = match policy.interfaces() {
-                [one] => one.id.clone(),
-                _ => "ENI".to_owned(),
+            let name = match &self.interfaces[..] {
+                [one] => one,
+                _ => "ENI",
             };
             hints.push(format!(
                 "no packet concerns an interface of the policy; the capture's busiest addresses \
@@ -255,24 +308,14 @@ impl Summary {
     }
 
     /// One JSON object on one line.
-    pub(super) fn write_json(
-        &self,
-        out: &mut impl Write,
-        policy: &CompiledPolicy,
-        judge: &Judge,
-    ) -> io::Result<()> {
-        serde_json::to_writer(&mut *out, &self.report(policy, judge, 100))?;
+    pub(super) fn write_json(&self, out: &mut impl Write, judge: &Judge) -> io::Result<()> {
+        serde_json::to_writer(&mut *out, &self.report(judge, 100))?;
         writeln!(out)
     }
 
     /// Tables.
-    pub(super) fn write_text(
-        &self,
-        out: &mut impl Write,
-        policy: &CompiledPolicy,
-        judge: &Judge,
-    ) -> io::Result<()> {
-        let report = self.report(policy, judge, TOP);
+    pub(super) fn write_text(&self, out: &mut impl Write, judge: &Judge) -> io::Result<()> {
+        let report = self.report(judge, TOP);
         let bold = Style::new().bold();
         let Fates { total, pass, drop, skip } = report.frames;
         writeln!(out, "{bold}{:<9}{:>10}  {:>12}{bold:#}", "FRAMES", "packets", "bytes")?;
@@ -325,7 +368,6 @@ impl Summary {
             writeln!(out, "\n{bold}{:>9}  MOST DROPPED FLOWS{bold:#}", "packets")?;
             for row in &report.most_dropped {
                 let FlowRow { interface, direction, protocol, flow, sum, reason } = row;
-                let interface = interface.unwrap_or("-");
                 let packets = grouped(sum.packets);
                 writeln!(
                     out,
@@ -341,7 +383,7 @@ impl Summary {
 }
 
 impl Dropped {
-    fn add(&mut self, key: (Option<usize>, Direction, FiveTuple), bytes: u32, reason: DropReason) {
+    fn add(&mut self, key: (usize, Direction, FiveTuple), bytes: u32, reason: DropReason) {
         if self.flows.len() >= MAX_REMEMBERED && !self.flows.contains_key(&key) {
             self.unremembered += 1;
             return;
@@ -350,16 +392,16 @@ impl Dropped {
     }
 
     /// The `top` flows by packets, then bytes; ties in the order of their names.
-    fn rows<'a>(&self, policy: &'a CompiledPolicy, top: usize) -> Vec<FlowRow<'a>> {
+    fn rows<'a>(&self, interfaces: &'a [String], top: usize) -> Vec<FlowRow<'a>> {
         let mut flows: Vec<_> = self.flows.iter().collect();
         flows.sort_by_key(|((interface, direction, flow), (sum, _))| {
             (std::cmp::Reverse((sum.packets, sum.bytes)), *interface, *direction, *flow)
         });
         let row = |(&(interface, direction, flow), &(sum, reason)): (&_, &(Sum, DropReason))| {
-            let (interface, direction, flow): (Option<usize>, Direction, FiveTuple) =
+            let (interface, direction, flow): (usize, Direction, FiveTuple) =
                 (interface, direction, flow);
             FlowRow {
-                interface: interface.and_then(|i| Some(policy.interfaces().get(i)?.id.as_str())),
+                interface: interfaces.get(interface).map_or("-", String::as_str),
                 direction: direction.as_str(),
                 protocol: protocol_name(flow.protocol),
                 flow,
@@ -394,11 +436,10 @@ fn reason_rows(judge: &Judge) -> Vec<ReasonRow> {
 }
 
 /// Rules that decided, most hits first, and how many decided nothing.
-fn rule_rows(policy: &CompiledPolicy, hits: impl Fn(RuleId) -> u64) -> (Vec<RuleRow<'_>>, usize) {
+fn rule_rows(rules: &[(RuleInfo, u64)]) -> (Vec<RuleRow<'_>>, usize) {
     let mut rows = Vec::new();
     let mut unused = 0;
-    for (i, rule) in policy.rules().iter().enumerate() {
-        let packets = hits(RuleId(i as u32));
+    for &(ref rule, packets) in rules {
         if packets == 0 {
             unused += 1;
             continue;
