@@ -125,7 +125,8 @@ impl Changes {
             timed.sort_by_key(|(time, _)| *time);
             self.pending = timed.into();
         }
-        self.pending.pop_front_if(|(time, _)| *time <= now).map(|(_, change)| change)
+        self.pending.front().filter(|(time, _)| *time <= now)?;
+        self.pending.pop_front().map(|(_, change)| change)
     }
 
     /// Those whose time never came.
