@@ -14,42 +14,67 @@ pub struct Tally {
 }
 
 impl Tally {
+    /// Both together.
+    #[must_use]
+    pub fn plus(self, other: Tally) -> Tally {
+        Tally { packets: self.packets + other.packets, bytes: self.bytes + other.bytes }
+    }
+
     pub(crate) fn add(&mut self, bytes: u32) {
         self.packets += 1;
         self.bytes += u64::from(bytes);
     }
 }
 
-/// Counters of one pipeline.
+/// Packets by the reason of their verdict.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Counters {
+struct Reasons {
     pass: [Tally; PassReason::ALL.len()],
     drop: [Tally; DropReason::ALL.len()],
+}
+
+impl Default for Reasons {
+    fn default() -> Self {
+        let none = Tally::default();
+        Reasons { pass: [none; PassReason::ALL.len()], drop: [none; DropReason::ALL.len()] }
+    }
+}
+
+/// Counters of one pipeline.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// What concerned no interface, or one that is gone.
+    nobody: Reasons,
+    /// By interface index.
+    interfaces: Vec<Reasons>,
     hits: Vec<u64>,
 }
 
 impl Counters {
-    /// Counters at zero, for a policy of `rules` rules.
-    #[must_use]
-    pub fn new(rules: usize) -> Self {
-        Counters {
-            pass: [Tally::default(); PassReason::ALL.len()],
-            drop: [Tally::default(); DropReason::ALL.len()],
-            hits: vec![0; rules],
-        }
-    }
-
-    /// Sets rule hits to zero, for a policy of `rules` rules.
-    pub fn restart_hits(&mut self, rules: usize) {
+    /// Carries the counters over to a policy of `interfaces` interfaces and `rules` rules; `places`
+    /// says, by old interface index, where each now is. Rule hits start again at zero.
+    pub(crate) fn change_policy(
+        &mut self,
+        places: Vec<Option<usize>>,
+        interfaces: usize,
+        rules: usize,
+    ) {
         self.hits = vec![0; rules];
+        let before = std::mem::replace(&mut self.interfaces, vec![Reasons::default(); interfaces]);
+        for (counted, place) in before.iter().zip(places.iter().chain(std::iter::repeat(&None))) {
+            let now = place.and_then(|place| self.interfaces.get_mut(place));
+            now.unwrap_or(&mut self.nobody).add_all(counted);
+        }
     }
 
     /// Counts one verdict on a packet of `bytes` bytes. A held packet is counted when released.
     #[inline]
-    pub fn count(&mut self, verdict: &Verdict, bytes: u32) {
+    pub(crate) fn count(&mut self, interface: Option<usize>, verdict: &Verdict, bytes: u32) {
+        let counted = interface.and_then(|index| self.interfaces.get_mut(index));
+        let counted = counted.unwrap_or(&mut self.nobody);
         match verdict.outcome {
-            Outcome::Pass(reason) => self.pass[reason as usize].add(bytes),
-            Outcome::Drop(reason) => self.drop[reason as usize].add(bytes),
+            Outcome::Pass(reason) => counted.pass[reason as usize].add(bytes),
+            Outcome::Drop(reason) => counted.drop[reason as usize].add(bytes),
             Outcome::Hold => return,
         }
         if let Some(hits) = verdict.rule.and_then(|RuleId(i)| self.hits.get_mut(i as usize)) {
@@ -57,21 +82,46 @@ impl Counters {
         }
     }
 
-    /// Passed for `reason`.
+    /// Passed for `reason`, on all interfaces.
     #[must_use]
     pub fn passed(&self, reason: PassReason) -> Tally {
-        self.pass[reason as usize]
+        self.all().map(|counted| counted.pass[reason as usize]).fold(Tally::default(), Tally::plus)
     }
 
-    /// Dropped for `reason`.
+    /// Dropped for `reason`, on all interfaces.
     #[must_use]
     pub fn dropped(&self, reason: DropReason) -> Tally {
-        self.drop[reason as usize]
+        self.all().map(|counted| counted.drop[reason as usize]).fold(Tally::default(), Tally::plus)
+    }
+
+    /// Passed for `reason` on an interface, by its index.
+    #[must_use]
+    pub fn passed_on(&self, interface: usize, reason: PassReason) -> Tally {
+        self.interfaces.get(interface).map_or(Tally::default(), |of| of.pass[reason as usize])
+    }
+
+    /// Dropped for `reason` on an interface, by its index.
+    #[must_use]
+    pub fn dropped_on(&self, interface: usize, reason: DropReason) -> Tally {
+        self.interfaces.get(interface).map_or(Tally::default(), |of| of.drop[reason as usize])
     }
 
     /// Packets that `rule` decided.
     #[must_use]
     pub fn hits(&self, rule: RuleId) -> u64 {
         self.hits.get(rule.0 as usize).copied().unwrap_or(0)
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Reasons> {
+        std::iter::once(&self.nobody).chain(&self.interfaces)
+    }
+}
+
+impl Reasons {
+    fn add_all(&mut self, other: &Reasons) {
+        let pairs = self.pass.iter_mut().zip(&other.pass);
+        for (mine, theirs) in pairs.chain(self.drop.iter_mut().zip(&other.drop)) {
+            *mine = mine.plus(*theirs);
+        }
     }
 }

@@ -72,6 +72,16 @@ pub struct Event<'a> {
     pub emitted: Option<Emitted>,
 }
 
+/// Which way a frame goes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Route {
+    /// The interfaces that judge it.
+    pub sides: Sides,
+    /// Of a frame that segmentation offload will cut: bytes of the IP packet that its largest
+    /// segment is.
+    pub segment: Option<u32>,
+}
+
 /// What the router makes of a packet that does not fit its path (SEMANTICS section 12).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Emitted {
@@ -212,7 +222,7 @@ impl Judge {
                 if sides.is_empty() {
                     return self.skip(frame, Some(&headers), None, SkipReason::NotOurs, sink);
                 }
-                self.judge_sides(frame, &headers, sides, sink);
+                self.judge_sides(frame, &headers, Route { sides, segment: None }, sink);
                 self.release(sink);
             }
             Ok(Frame::Arp(_)) => {
@@ -225,6 +235,31 @@ impl Judge {
         }
     }
 
+    /// Judges a frame whose headers and way are known, as they are to whoever received it on a
+    /// device. Time passes with [`Self::advance`] alone.
+    pub fn judge_on(
+        &mut self,
+        frame: FrameInput<'_>,
+        headers: &Headers,
+        route: Route,
+        sink: Sink<'_>,
+    ) {
+        self.judge_sides(frame, headers, route, sink);
+        self.release(sink);
+    }
+
+    /// Counts and tells of a frame that no stage but parsing sees: one that is not IP, or that
+    /// could not be read. `side` is the interface that it concerns, if one is known.
+    pub fn judge_unparsed(
+        &mut self,
+        frame: FrameInput<'_>,
+        verdict: Verdict,
+        side: Option<(usize, Direction)>,
+        sink: Sink<'_>,
+    ) {
+        self.whole_frame(frame, None, verdict, side, sink);
+    }
+
     /// Ends the waiting of every held frame, because the capture is over: what still lacks its
     /// first fragment is an orphan.
     pub fn finish(&mut self, sink: Sink<'_>) {
@@ -232,7 +267,9 @@ impl Judge {
         self.release(sink);
     }
 
-    fn advance(&mut self, now: Timestamp, sink: Sink<'_>) {
+    /// Lets time pass, once a batch; held frames whose wait is over are told of. See
+    /// [`Pipeline::advance`].
+    pub fn advance(&mut self, now: Timestamp, sink: Sink<'_>) {
         self.pipeline.advance(now);
         self.release(sink);
     }
@@ -242,7 +279,7 @@ impl Judge {
         &mut self,
         frame: FrameInput<'_>,
         captured: &Headers,
-        sides: Sides,
+        Route { sides, segment }: Route,
         sink: Sink<'_>,
     ) {
         for (Side { interface, readdress }, direction) in sides.iter() {
@@ -269,7 +306,7 @@ impl Judge {
                 own_address,
                 origin: sides.origin.filter(|_| direction == Direction::Ingress),
                 token: frame.token,
-                is_super_frame,
+                size: if is_super_frame { 0 } else { segment.unwrap_or(headers.ip_len) },
             });
             if verdict.outcome == Outcome::Hold {
                 self.hold(frame, captured, sides, direction);
@@ -287,8 +324,11 @@ impl Judge {
                 is_final,
                 emitted: None,
             });
-            let seen = FrameInput { data: &data, ..frame };
-            self.emit(seen, headers, (interface, direction), &verdict, sink);
+            // The segments of a super-frame are fragmented by whoever cuts it.
+            if segment.is_none() || !verdict.is_pass() {
+                let seen = FrameInput { data: &data, ..frame };
+                self.emit(seen, headers, (interface, direction), &verdict, sink);
+            }
             if is_final {
                 return;
             }
@@ -351,7 +391,7 @@ impl Judge {
                 own_address: true,
                 origin: None,
                 token: frame.token,
-                is_super_frame: false,
+                size: headers.ip_len,
             })
         });
         sink(Event {
@@ -429,7 +469,8 @@ impl Judge {
                 self.emit(frame, &seen, side, &released.verdict, sink);
             }
             if goes_on {
-                self.judge_sides(frame, &held.headers, other_side, sink);
+                let route = Route { sides: other_side, segment: None };
+                self.judge_sides(frame, &held.headers, route, sink);
             }
         }
     }
@@ -471,7 +512,7 @@ impl Judge {
         side: Option<(usize, Direction)>,
         sink: Sink<'_>,
     ) {
-        self.pipeline.count(&verdict, 0);
+        self.pipeline.count(side.map(|(interface, _)| interface), &verdict, 0);
         let judgement = Judgement::Verdict(verdict);
         let event = Event {
             frame,

@@ -29,6 +29,6 @@ pub mod verdict;
 
 pub use attribution::{Attribution, Side, Sides};
 pub use counters::Counters;
-pub use judge::{Emitted, Event, FrameInput, Judge, Judgement, Sink};
+pub use judge::{Emitted, Event, FrameInput, Judge, Judgement, Route, Sink};
 pub use pipeline::{Config, PacketContext, Pipeline, Released};
 pub use verdict::{DropReason, FlowState, Outcome, PassReason, SkipReason, Stage, Verdict};

@@ -28,11 +28,8 @@ pub(crate) fn fit(
     interface: &CompiledInterface,
     packet: &PacketContext<'_>,
 ) -> Fit {
-    let len = packet.headers.ip_len;
-    if packet.direction == Direction::Ingress
-        || packet.is_super_frame
-        || len <= u32::from(policy.smallest_mtu())
-    {
+    let len = packet.size;
+    if packet.direction == Direction::Ingress || len <= u32::from(policy.smallest_mtu()) {
         return Fit::Whole;
     }
     let mtu = path_mtu(policy, interface, &packet.headers.dst);

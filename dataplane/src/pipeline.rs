@@ -57,8 +57,9 @@ pub struct PacketContext<'a> {
     pub origin: Option<usize>,
     /// The caller's name for the packet, given back if the packet is held.
     pub token: u64,
-    /// The frame was captured before segmentation offload cut it: its segments fit.
-    pub is_super_frame: bool,
+    /// Bytes of the largest IP packet that it is on the wire: its own length or, of a frame that
+    /// segmentation offload will cut, its largest segment's. What is not known is 0, which fits.
+    pub size: u32,
 }
 
 /// The verdict on a packet that was held.
@@ -123,7 +124,7 @@ impl Pipeline {
             tags: Vec::new(),
             answers: Vec::new(),
         };
-        let counters = Counters::new(0);
+        let counters = Counters::default();
         let mut pipeline =
             Pipeline { policy: Arc::clone(&policy), state, counters, names: Names::default() };
         pipeline.set_policy(policy);
@@ -147,7 +148,9 @@ impl Pipeline {
         self.state.tags = policy.rules().iter().map(|rule| names.tag(rule)).collect();
         self.state.answers = vec![RateLimit::default(); policy.interfaces().len()];
         self.state.fragments.forget_rules();
-        self.counters.restart_hits(policy.rules().len());
+        let before = self.policy.interfaces().iter();
+        let places = before.map(|interface| policy.interface_by_id(&interface.id)).collect();
+        self.counters.change_policy(places, policy.interfaces().len(), policy.rules().len());
         self.policy = policy;
     }
 
@@ -214,7 +217,7 @@ impl Pipeline {
             Some(interface) => self.state.judge(&self.policy, interface, packet),
             None => Verdict::drop(DropReason::SrcDstCheck),
         };
-        self.counters.count(&verdict, packet.headers.ip_len);
+        self.counters.count(Some(packet.interface), &verdict, packet.headers.ip_len);
         verdict
     }
 
@@ -224,8 +227,8 @@ impl Pipeline {
     }
 
     /// Counts a verdict that was reached before a packet met the pipeline.
-    pub(crate) fn count(&mut self, verdict: &Verdict, bytes: u32) {
-        self.counters.count(verdict, bytes);
+    pub(crate) fn count(&mut self, interface: Option<usize>, verdict: &Verdict, bytes: u32) {
+        self.counters.count(interface, verdict, bytes);
     }
 
     /// The verdicts on held packets that have become known since the last call.
@@ -233,9 +236,9 @@ impl Pipeline {
         let settled = self.state.fragments.take_settled().into_iter();
         settled
             .map(|s| {
-                self.counters.count(&s.verdict, s.bytes);
                 let of_scope = |(scope, _): &(Scope, TimeoutProfile)| scope.0 == s.scope;
                 let interface = self.state.tracking.iter().position(of_scope);
+                self.counters.count(interface, &s.verdict, s.bytes);
                 Released { token: s.token, interface, direction: s.direction, verdict: s.verdict }
             })
             .collect()
