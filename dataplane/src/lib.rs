@@ -12,7 +12,8 @@
 //! 7. [`counters`]: what was counted on the way.
 //!
 //! [`judge`] puts them together for whoever has whole frames: it parses, finds the interfaces
-//! concerned, judges on each side and keeps what virtual reassembly holds.
+//! concerned, judges on each side and keeps what virtual reassembly holds. [`neighbour`] checks what
+//! ARP and neighbour discovery claim, for whoever sits between an instance and its network.
 //!
 //! Nothing here reads a clock, a file or a device: packets, time and policy come in, verdicts go
 //! out. Directions are always as seen from the network interface (ENI): *ingress* is towards the
@@ -23,6 +24,7 @@ pub mod counters;
 pub mod exempt;
 pub mod fragment;
 pub mod judge;
+pub mod neighbour;
 pub mod path_mtu;
 pub mod pipeline;
 pub mod verdict;

@@ -138,6 +138,14 @@ reasons! {
         NotIp: "not-ip", Parse, "neither IPv4, IPv6 nor ARP";
         Unsupported: "l2l3-unsupported", Interface,
             "broadcast or multicast, which a VPC does not carry";
+        VlanTag: "vlan-tag", Interface, "it has a VLAN tag that the port does not carry";
+        MacCheck: "mac-check", Interface, "its MAC address is not the interface's own";
+        ArpInvalid: "arp-invalid", Interface,
+            "an ARP packet that makes no sense, or claims an address that is not its sender's";
+        NeighbourInvalid: "neighbour-invalid", Interface,
+            "a neighbour discovery message that makes no sense, or claims what is not its sender's";
+        NotServed: "not-served", Interface,
+            "its destination is no interface behind this firewall";
         SrcDstCheck: "src-dst-check", Interface,
             "the source/destination check is on and the address is not the interface's own";
         FragmentFollowsFirst: "follows-first-fragment", Fragment,

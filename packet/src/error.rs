@@ -9,6 +9,8 @@ pub enum Layer {
     Link,
     /// An 802.1Q or 802.1ad tag.
     Vlan,
+    /// ARP packet.
+    Arp,
     /// IPv4 header or options.
     Ipv4,
     /// IPv6 fixed header.
@@ -96,6 +98,7 @@ impl fmt::Display for Layer {
         f.write_str(match self {
             Layer::Link => "link-layer header",
             Layer::Vlan => "VLAN tag",
+            Layer::Arp => "ARP packet",
             Layer::Ipv4 => "IPv4 header",
             Layer::Ipv6 => "IPv6 header",
             Layer::Ipv6Extension => "IPv6 extension header",

@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 
+use crate::neighbour::Mac;
+
 /// IP protocol numbers that sgwall treats by name (IANA "Protocol Numbers").
 pub mod protocol {
     /// ICMP for IPv4 (RFC 792).
@@ -54,7 +56,7 @@ pub struct LinkInfo {
     /// The outermost VLAN identifier (0-4095), if tagged.
     pub vlan: Option<u16>,
     /// Destination and source MAC address; `None` where the link type has no MAC header.
-    pub mac: Option<([u8; 6], [u8; 6])>,
+    pub mac: Option<(Mac, Mac)>,
 }
 
 impl LinkInfo {

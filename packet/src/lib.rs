@@ -10,6 +10,7 @@ mod error;
 mod flow;
 mod headers;
 mod mtu;
+mod neighbour;
 mod parse;
 mod quote;
 mod readdress;
@@ -22,6 +23,7 @@ pub use headers::{
     FragmentInfo, Frame, Headers, IcmpInfo, LinkInfo, LinkType, Tcp, TcpFlags, Transport, protocol,
 };
 pub use mtu::{fragment_ipv4, too_big};
+pub use neighbour::{Arp, Mac, NeighbourMessage};
 pub use parse::{addresses, is_extension_header, parse, parse_ip};
 pub use quote::{is_icmp_error, quoted};
 pub use readdress::Readdress;

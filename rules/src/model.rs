@@ -62,6 +62,8 @@ pub struct Policy {
     pub classic_instances: Vec<ClassicInstance>,
     /// VPC peering connections.
     pub peerings: Vec<Peering>,
+    /// Devices of a live firewall.
+    pub ports: Vec<Port>,
 }
 
 /// Traffic of the VPC's own that neither groups nor ACLs filter.
@@ -474,6 +476,56 @@ pub struct Peering {
     pub inter_region: bool,
     /// Where it was said.
     pub origin: Origin,
+}
+
+/// A Linux device that a live firewall reads from and writes to.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Port {
+    /// Its name.
+    pub device: String,
+    /// What it is.
+    pub kind: PortKind,
+    /// The interface whose instance is behind it; `None`: the network is.
+    pub interface: Option<String>,
+    /// MTU in bytes to give it, 576-9001; `None`: 9001 for a TAP that is made, else as it is.
+    pub mtu: Option<u16>,
+    /// VLAN tags that it carries.
+    pub vlans: Vlans,
+    /// Where it was said.
+    pub origin: Origin,
+}
+
+/// What a port's device is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum PortKind {
+    /// A TAP interface, made if it does not exist.
+    Tap,
+    /// Any Linux interface that exists: a veth, a network card.
+    Existing,
+}
+
+/// VLAN tags that a port carries. Tagged frames are judged by the packet inside.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Vlans {
+    /// None: tagged frames drop.
+    #[default]
+    None,
+    /// Any.
+    All,
+    /// Those identifiers, 1-4094, by the outermost tag; untagged frames too.
+    Only(Vec<u16>),
+}
+
+impl Vlans {
+    /// Whether the port carries frames with this outermost identifier.
+    #[must_use]
+    pub fn carry(&self, vlan: Option<u16>) -> bool {
+        match (self, vlan) {
+            (_, None) | (Vlans::All, _) => true,
+            (Vlans::None, _) => false,
+            (Vlans::Only(ids), Some(id)) => ids.contains(&id),
+        }
+    }
 }
 
 /// Protocol and ports, or ICMP type and code: the part of a rule that looks at layer 4.

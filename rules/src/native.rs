@@ -6,6 +6,7 @@
 
 mod classic;
 mod fields;
+mod ports;
 
 use std::net::IpAddr;
 
@@ -35,6 +36,7 @@ const TOP: &[&str] = &[
     "interface",
     "classic_instance",
     "peering",
+    "port",
 ];
 
 /// Collects native files.
@@ -130,6 +132,10 @@ impl Files {
         for fields in top.tables("classic_instance", classic::INSTANCE, out) {
             let instance = classic::instance(fields, out);
             self.policy.classic_instances.extend(instance);
+        }
+        for fields in top.tables("port", ports::PORT, out) {
+            let port = ports::port(fields, out);
+            self.policy.ports.push(port);
         }
         for fields in top.tables("peering", &["id", "vpcs", "active", "inter_region"], out) {
             if let Some(peering) = peering(fields, out) {
@@ -274,6 +280,7 @@ impl Files {
         }
         policy.interfaces.append(&mut mine.interfaces);
         policy.classic_instances.append(&mut mine.classic_instances);
+        policy.ports.append(&mut mine.ports);
     }
 }
 

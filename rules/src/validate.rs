@@ -7,6 +7,7 @@
 mod classic;
 mod groups;
 mod network;
+mod ports;
 
 use std::collections::{HashMap, HashSet};
 
@@ -35,6 +36,7 @@ pub(crate) fn validate(policy: &Policy, out: &mut Vec<Diagnostic>) {
     network::check(policy, &index, &mut report);
     groups::check(policy, &index, &mut report);
     classic::check(policy, &index, &mut report);
+    ports::check(policy, &mut report);
 }
 
 /// Where findings go.

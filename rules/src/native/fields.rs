@@ -159,6 +159,11 @@ impl<'a, 'i> Fields<'a, 'i> {
         self.get(key)?.as_bool()
     }
 
+    /// A string where the field may also be of another type, which is not reported.
+    pub(super) fn string_or_other(&self, key: &str) -> Option<&'a str> {
+        self.get(key)?.as_str()
+    }
+
     /// An integer in `first..=last`.
     pub(super) fn integer<T: TryFrom<i64>>(
         &self,
@@ -166,22 +171,18 @@ impl<'a, 'i> Fields<'a, 'i> {
         (first, last): (i64, i64),
         out: &mut Vec<Diagnostic>,
     ) -> Option<T> {
-        let value = self.get(key)?;
-        let Some(integer) = value.as_integer() else {
-            self.wrong_type(key, value, "a whole number", out);
-            return None;
-        };
-        let number = i64::from_str_radix(integer.as_str(), integer.radix()).ok();
-        let fits = number.filter(|n| (first..=last).contains(n)).and_then(|n| T::try_from(n).ok());
-        if fits.is_none() {
-            out.push(Diagnostic::error(
-                "InvalidParameterValue",
-                &self.at.field(key),
-                format!("{key} = {} is out of range", integer.as_str()),
-                format!("choose a value in {first}-{last}"),
-            ));
-        }
-        fits
+        integer(&self.at.field(key), key, self.get(key)?, (first, last), out)
+    }
+
+    /// An array of integers in `first..=last`.
+    pub(super) fn integers<T: TryFrom<i64>>(
+        &self,
+        key: &str,
+        range: (i64, i64),
+        out: &mut Vec<Diagnostic>,
+    ) -> Vec<T> {
+        let elements = self.elements(key, out).into_iter();
+        elements.filter_map(|(at, value)| integer(&at, key, value, range, out)).collect()
     }
 
     /// A string, or a whole number as its digits: `protocol = "tcp"` and `protocol = 47`,
@@ -253,6 +254,30 @@ impl<'a, 'i> Fields<'a, 'i> {
             }
         }
     }
+}
+
+fn integer<T: TryFrom<i64>>(
+    at: &Origin,
+    key: &str,
+    value: &DeValue<'_>,
+    (first, last): (i64, i64),
+    out: &mut Vec<Diagnostic>,
+) -> Option<T> {
+    let Some(integer) = value.as_integer() else {
+        out.push(wrong_type(at, value, "a whole number"));
+        return None;
+    };
+    let number = i64::from_str_radix(integer.as_str(), integer.radix()).ok();
+    let fits = number.filter(|n| (first..=last).contains(n)).and_then(|n| T::try_from(n).ok());
+    if fits.is_none() {
+        out.push(Diagnostic::error(
+            "InvalidParameterValue",
+            at,
+            format!("{key} = {} is out of range", integer.as_str()),
+            format!("choose a value in {first}-{last}"),
+        ));
+    }
+    fits
 }
 
 fn wrong_type(at: &Origin, found: &DeValue<'_>, what: &str) -> Diagnostic {
