@@ -43,7 +43,10 @@ struct Run {
 }
 
 impl Output {
-    pub(super) fn new(ports: usize) -> Self {
+    /// Nothing to send yet, to any of `ports` ports. Workers have their own; this is for whoever
+    /// calls a handler without devices, and looks at what it wants with [`take_sent`](Self::take_sent).
+    #[must_use]
+    pub fn new(ports: usize) -> Self {
         Output { ports, actions: Vec::new(), built: Frames::new(), run: Run::default() }
     }
 
@@ -77,6 +80,21 @@ impl Output {
     ) {
         let frame = self.built.push_with(len, header, fill);
         self.act(Action { port, source: Source::Built, frame });
+    }
+
+    /// Takes what would be sent, in order: port, frame, and what is left to the device. `batch` is
+    /// the batch that the handler looked at.
+    pub fn take_sent(&mut self, batch: &Frames) -> Vec<(usize, Vec<u8>, VnetHeader)> {
+        let sent = self.actions.drain(..).filter_map(|Action { port, source, frame }| {
+            let (from, k) = match source {
+                Source::Batch => (batch, frame as usize),
+                Source::Built => (&self.built, frame as usize),
+            };
+            (k < from.len()).then(|| (port, from.bytes(k).to_vec(), from.header(k)))
+        });
+        let sent = sent.collect();
+        self.built.clear();
+        sent
     }
 
     fn act(&mut self, action: Action) {

@@ -1,0 +1,20 @@
+//! The live firewall: frames in from devices, judged, and out again.
+//!
+//! * [`topology`] says which port leads where;
+//! * [`firewall`] is what a worker does with a batch of frames;
+//! * [`shared`] holds what workers share: the policy in force, and flows in shards;
+//! * [`filter`] says which flows or verdicts somebody means;
+//! * [`trace`] shows verdicts to whoever asks, without holding up packets.
+//!
+//! It knows no rules and no protocol: what becomes of a packet is the dataplane's to say. It opens
+//! no files and prints nothing: that is for the command line.
+
+pub mod filter;
+pub mod firewall;
+pub mod shared;
+pub mod topology;
+pub mod trace;
+
+pub use firewall::Firewall;
+pub use shared::{Shared, Snapshot};
+pub use topology::{Behind, Port, Topology};

@@ -1,0 +1,159 @@
+//! What workers share: the policy in force, and the state of flows in shards.
+//!
+//! **Life cycle.** A [`Snapshot`] is made whole by whoever loads a policy and then swapped in; a
+//! worker takes the present one once a batch. A shard takes over a new policy when a worker that
+//! has seen it next locks the shard, so a packet is judged by one policy, never by half of two.
+//!
+//! **Synchronisation.** A shard's lock is held by a worker for its part of a batch, by others for a
+//! bounded piece of work. Packets of two addresses always meet in one shard, both directions and
+//! all fragments, whichever worker has them. There are more shards than workers, so that two
+//! workers seldom want the same one.
+//!
+//! **Lock order.** No two shards are locked at once. Nothing else is locked while a shard is.
+
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use ahash::RandomState;
+use arc_swap::ArcSwap;
+use sgwall_dataplane::{Attribution, Config, Judge, Pipeline};
+use sgwall_rules::compile::{CompiledPolicy, Generation};
+use sgwall_rules::model::Policy;
+
+use crate::topology::{LearnedMacs, Port, Topology};
+use crate::trace::Tracer;
+
+/// The policy in force, and what it makes of the ports.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// As it was written.
+    pub model: Arc<Policy>,
+    /// As packets are judged.
+    pub policy: Arc<CompiledPolicy>,
+    /// What the ports lead to.
+    pub topology: Topology,
+}
+
+impl Snapshot {
+    /// Compiles a policy.
+    #[must_use]
+    pub fn new(model: Arc<Policy>, generation: Generation, ports: &[Port]) -> Self {
+        let policy = Arc::new(CompiledPolicy::compile(&model, generation));
+        let topology = Topology::new(ports, &policy);
+        Snapshot { model, policy, topology }
+    }
+}
+
+/// What all workers of a firewall share.
+#[derive(Debug)]
+pub struct Shared {
+    /// The ports, in the order of their numbers.
+    pub ports: Vec<Port>,
+    /// Verdicts for whoever wants to see them.
+    pub tracer: Tracer,
+    pub(crate) learned: LearnedMacs,
+    snapshot: ArcSwap<Snapshot>,
+    shards: Box<[Shard]>,
+    workers: usize,
+    steering: RandomState,
+}
+
+/// Shards for each worker, where there are several workers.
+const SHARDS_PER_WORKER: usize = 8;
+
+/// A part of all flows, on cache lines of its own.
+#[derive(Debug)]
+#[repr(align(128))]
+struct Shard(Mutex<Judge>);
+
+impl Shared {
+    /// A firewall of `workers` workers without any flow. `config` is that of all shards together.
+    #[must_use]
+    pub fn new(ports: Vec<Port>, snapshot: Snapshot, workers: usize, config: Config) -> Self {
+        let workers = workers.max(1);
+        let shards = if workers == 1 { 1 } else { workers * SHARDS_PER_WORKER };
+        let shard = |_| {
+            let pipeline = Pipeline::new(Arc::clone(&snapshot.policy), config);
+            Shard(Mutex::new(Judge::new(pipeline, Attribution::default())))
+        };
+        let [a, b, c, d] = config.hash_seed;
+        Shared {
+            learned: LearnedMacs::new(ports.len()),
+            tracer: Tracer::default(),
+            shards: (0..shards).map(shard).collect(),
+            workers,
+            snapshot: ArcSwap::from_pointee(snapshot),
+            // Another seed than the tables': a shard must not be a part of their buckets.
+            steering: RandomState::with_seeds(!a, !b, !c, !d),
+            ports,
+        }
+    }
+
+    /// The policy in force.
+    #[must_use]
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.snapshot.load_full()
+    }
+
+    /// Puts another policy in force, from the next batch of each worker on.
+    pub fn set_snapshot(&self, snapshot: Snapshot) {
+        self.snapshot.store(Arc::new(snapshot));
+    }
+
+    /// How many workers there are.
+    #[must_use]
+    pub fn workers(&self) -> usize {
+        self.workers
+    }
+
+    /// How many shards there are.
+    #[must_use]
+    pub fn shards(&self) -> usize {
+        self.shards.len()
+    }
+
+    /// The shard in which packets between two addresses meet, in either direction.
+    pub(crate) fn shard_of(&self, one: IpAddr, other: IpAddr) -> usize {
+        if self.shards.len() == 1 {
+            return 0;
+        }
+        let ends = if one <= other { (one, other) } else { (other, one) };
+        // The high half of a product: even, whatever the number of shards.
+        let hash = u128::from(self.steering.hash_one(ends));
+        ((hash * self.shards.len() as u128) >> 64) as usize
+    }
+
+    /// Locks a shard that is under the policy of `snapshot`, which it takes over if that is newer;
+    /// `None` if the shard is under a newer one already.
+    ///
+    /// # Panics
+    /// If a worker has panicked with the shard in hand: what it holds cannot be trusted, and a
+    /// firewall that cannot trust its state must not pass anything.
+    pub(crate) fn lock(&self, shard: usize, snapshot: &Snapshot) -> Option<MutexGuard<'_, Judge>> {
+        let mut judge = match self.shards[shard].0.lock() {
+            Ok(judge) => judge,
+            Err(_) => panic!("another thread failed with this part of the flow table in hand"),
+        };
+        let (has, wanted) = (judge.pipeline().policy().generation(), snapshot.policy.generation());
+        if has < wanted {
+            judge.set_policy(Arc::clone(&snapshot.policy), Attribution::default());
+        }
+        (has <= wanted).then_some(judge)
+    }
+
+    /// Works with each shard in turn, under the policy in force.
+    ///
+    /// # Panics
+    /// If a worker has panicked with a shard in hand.
+    pub fn with_shards(&self, mut work: impl FnMut(&mut Judge, &Snapshot)) {
+        for shard in 0..self.shards.len() {
+            loop {
+                let snapshot = self.snapshot();
+                if let Some(mut judge) = self.lock(shard, &snapshot) {
+                    work(&mut judge, &snapshot);
+                    break;
+                }
+            }
+        }
+    }
+}
