@@ -19,7 +19,7 @@ use sgwall_rules::compile::{CompiledPolicy, RuleInfo};
 
 use crate::attribution::{Attribution, Side, Sides};
 use crate::counters::Tally;
-use crate::pipeline::{PacketContext, Pipeline};
+use crate::pipeline::{PacketContext, Pipeline, TrackedFlow};
 use crate::verdict::{DropReason, Outcome, PassReason, SkipReason, Verdict};
 
 /// One frame of a capture or a device.
@@ -200,6 +200,11 @@ impl Judge {
     /// Ends the tracked flows that the policy would not admit; see [`Pipeline::rejudge`].
     pub fn rejudge(&mut self) -> usize {
         self.pipeline.rejudge()
+    }
+
+    /// Ends the tracked flows that `ends` chooses; see [`Pipeline::end_flows`].
+    pub fn end_flows(&mut self, ends: impl FnMut(&TrackedFlow<'_>) -> bool) -> usize {
+        self.pipeline.end_flows(ends)
     }
 
     /// What was not judged.

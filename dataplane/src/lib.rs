@@ -32,5 +32,5 @@ pub mod verdict;
 pub use attribution::{Attribution, Side, Sides};
 pub use counters::Counters;
 pub use judge::{Emitted, Event, FrameInput, Judge, Judgement, Route, Sink};
-pub use pipeline::{Config, PacketContext, Pipeline, Released};
+pub use pipeline::{Config, PacketContext, Pipeline, Released, TrackedFlow};
 pub use verdict::{DropReason, FlowState, Outcome, PassReason, SkipReason, Stage, Verdict};

@@ -3,17 +3,15 @@
 //! A pipeline is owned by one worker and never shared: policy comes in as an [`Arc`], tracking
 //! and virtual reassembly are its own. Time comes with each packet and may step back.
 
+mod flows;
+
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::num::NonZeroU16;
 use std::sync::Arc;
 
-use sgwall_conntrack::{
-    ConnTable, FlowView, Hit, Lookup, RuleTag, Scope, TimeoutProfile, may_open,
-};
-use sgwall_packet::{
-    Direction, Duration, FlowKey, Headers, Timestamp, Transport, protocol, quoted,
-};
+use sgwall_conntrack::{ConnTable, Hit, Lookup, RuleTag, Scope, TimeoutProfile, may_open};
+use sgwall_packet::{Direction, Duration, FlowKey, Headers, Timestamp, Transport, quoted};
 use sgwall_rules::compile::{
     AclMatch, CompiledInterface, CompiledPolicy, GroupMatch, RuleId, RuleInfo,
 };
@@ -24,6 +22,8 @@ use crate::exempt::exempt;
 use crate::fragment::{DatagramKey, FragmentTable, Held};
 use crate::path_mtu::{Fit, RateLimit, fit};
 use crate::verdict::{DropReason, FlowState, PassReason, Verdict};
+
+pub use flows::TrackedFlow;
 
 /// Entries looked at for expiry each time that [`Pipeline::advance`] is called.
 const EXPIRY_BUDGET: usize = 64;
@@ -152,27 +152,6 @@ impl Pipeline {
         let places = before.map(|interface| policy.interface_by_id(&interface.id)).collect();
         self.counters.change_policy(places, policy.interfaces().len(), policy.rules().len());
         self.policy = policy;
-    }
-
-    /// The tracked flows alive at `now` that the policy in force would not admit, were they to begin
-    /// now: what [`Self::rejudge`] would end.
-    #[must_use]
-    pub fn count_not_admitted(&self, now: Timestamp) -> usize {
-        let interfaces = self.interfaces_by_scope();
-        let flows = self.state.connections.iter(now);
-        flows.filter(|flow| !admits(&self.policy, &self.names, &interfaces, flow)).count()
-    }
-
-    /// Ends the tracked flows that the groups of their interface would not admit, were they to
-    /// begin now, looking at all flows; how many ended. AWS never does that (SEMANTICS 6.12).
-    pub fn rejudge(&mut self) -> usize {
-        let interfaces = self.interfaces_by_scope();
-        let Pipeline { policy, state, names, .. } = self;
-        state.connections.retain(|flow| admits(policy, names, &interfaces, flow))
-    }
-
-    fn interfaces_by_scope(&self) -> HashMap<Scope, usize> {
-        self.state.tracking.iter().zip(0..).map(|((scope, _), index)| (*scope, index)).collect()
     }
 
     /// The policy in force.
@@ -546,33 +525,6 @@ fn is_unsupported(interface: &CompiledInterface, headers: &Headers) -> bool {
         IpAddr::V6(_) => false,
     };
     headers.dst.is_multicast() || headers.src.is_multicast() || is_broadcast(&headers.dst)
-}
-
-/// Whether the groups of its interface admit a flow's first packet. An ICMP query is taken to have
-/// code 0, as all have that are known (RFC 792, RFC 4443).
-fn admits(
-    policy: &CompiledPolicy,
-    names: &Names,
-    interfaces: &HashMap<Scope, usize>,
-    flow: &FlowView,
-) -> bool {
-    let interface = interfaces.get(&flow.scope).and_then(|i| policy.interfaces().get(*i));
-    let (Some(interface), Some(rule)) = (interface, names.rules.get(flow.tag.0 as usize)) else {
-        return false;
-    };
-    // The list that the admitting rule stands in says which way the flow began.
-    let tuple = flow.original_tuple();
-    let remote = match rule.direction {
-        Direction::Ingress => tuple.src,
-        Direction::Egress => tuple.dst,
-    };
-    let selector = match tuple.protocol {
-        protocol::TCP | protocol::UDP => tuple.dst_port,
-        protocol::ICMP | protocol::ICMPV6 => tuple.src_port << 8,
-        _ => 0,
-    };
-    let rules = interface.groups(rule.direction, &remote);
-    rules.lookup(&remote, tuple.protocol, selector).is_some()
 }
 
 /// The addresses that interfaces of `old` have no longer in `new`.
