@@ -94,22 +94,30 @@ impl Counters {
         self.all().map(|counted| counted.drop[reason as usize]).fold(Tally::default(), Tally::plus)
     }
 
-    /// Passed for `reason` on an interface, by its index.
+    /// Passed for `reason` on an interface (its index); `None`: what concerned no interface, or one
+    /// that is gone.
     #[must_use]
-    pub fn passed_on(&self, interface: usize, reason: PassReason) -> Tally {
-        self.interfaces.get(interface).map_or(Tally::default(), |of| of.pass[reason as usize])
+    pub fn passed_at(&self, interface: Option<usize>, reason: PassReason) -> Tally {
+        self.at(interface).map_or(Tally::default(), |of| of.pass[reason as usize])
     }
 
-    /// Dropped for `reason` on an interface, by its index.
+    /// Dropped for `reason`, likewise.
     #[must_use]
-    pub fn dropped_on(&self, interface: usize, reason: DropReason) -> Tally {
-        self.interfaces.get(interface).map_or(Tally::default(), |of| of.drop[reason as usize])
+    pub fn dropped_at(&self, interface: Option<usize>, reason: DropReason) -> Tally {
+        self.at(interface).map_or(Tally::default(), |of| of.drop[reason as usize])
     }
 
     /// Packets that `rule` decided.
     #[must_use]
     pub fn hits(&self, rule: RuleId) -> u64 {
         self.hits.get(rule.0 as usize).copied().unwrap_or(0)
+    }
+
+    fn at(&self, interface: Option<usize>) -> Option<&Reasons> {
+        match interface {
+            Some(index) => self.interfaces.get(index),
+            None => Some(&self.nobody),
+        }
     }
 
     fn all(&self) -> impl Iterator<Item = &Reasons> {

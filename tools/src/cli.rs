@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::replay::At;
+use crate::run::{AskArgs, FlowsArgs, RunArgs, TraceArgs};
 use ipnet::IpNet;
 use sgwall_packet::Direction;
 
@@ -13,7 +14,7 @@ use sgwall_packet::Direction;
 #[derive(Debug, Parser)]
 #[command(version, about, disable_help_subcommand = true)]
 #[command(after_help = "\
-Exit status: 0 done; 2 the command line or the policy is wrong; 3 a file could not be read or \
+Exit status: 0 done; 1 a running firewall failed; 2 the command line or the policy is wrong; 3 a file could not be read or \
 written, or a capture is damaged.")]
 pub(crate) struct Cli {
     #[command(subcommand)]
@@ -25,6 +26,16 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Judge a packet capture by a policy: what would have passed, and why
     Replay(ReplayArgs),
+    /// Run the firewall between devices, until it is told to end
+    Run(RunArgs),
+    /// List the tracked flows of a running firewall, or end some
+    Flows(FlowsArgs),
+    /// Show the counters of a running firewall
+    Stats(AskArgs),
+    /// Have a running firewall read its policy again
+    Reload(AskArgs),
+    /// Watch the verdicts of a running firewall
+    Trace(TraceArgs),
 }
 
 /// Arguments of `sgwall replay`.

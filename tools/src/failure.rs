@@ -16,6 +16,8 @@ pub(crate) enum Failure {
     Policy(Vec<Diagnostic>),
     /// A file could not be read or written: exit status 3.
     Io(String),
+    /// The firewall failed while it ran: exit status 1.
+    Live(String),
     /// A capture is damaged, or is none: exit status 3.
     Capture(CaptureError),
     /// Standard output could not be written: exit status 3, but 0 if its reader went away.
@@ -26,6 +28,7 @@ impl Failure {
     /// The documented exit status.
     pub(crate) fn exit_status(&self) -> u8 {
         match self {
+            Failure::Live(_) => 1,
             Failure::Usage(_) | Failure::Policy(_) => 2,
             Failure::Io(_) | Failure::Capture(_) | Failure::Output(_) => 3,
         }
@@ -47,7 +50,9 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let label = severity_style(Severity::Error);
         match self {
-            Failure::Usage(text) | Failure::Io(text) => write!(f, "{label}error{label:#}: {text}"),
+            Failure::Usage(text) | Failure::Io(text) | Failure::Live(text) => {
+                write!(f, "{label}error{label:#}: {text}")
+            }
             Failure::Capture(error) => write!(f, "{label}error{label:#}: {error}"),
             Failure::Output(error) => {
                 write!(f, "{label}error{label:#}: cannot write to standard output: {error}")

@@ -3,10 +3,13 @@
 // The command line reads files; the core crates may not.
 #![allow(clippy::disallowed_methods)]
 
+mod ask;
 mod cli;
 mod failure;
 mod policy;
 mod replay;
+mod run;
+mod style;
 
 use std::process::ExitCode;
 
@@ -16,7 +19,12 @@ use cli::{Cli, Command};
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
+        Command::Flows(args) => ask::flows(&args),
+        Command::Reload(args) => ask::reload(&args),
         Command::Replay(args) => replay::run(&args),
+        Command::Run(args) => run::run(&args),
+        Command::Stats(args) => ask::stats(&args),
+        Command::Trace(args) => ask::trace(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

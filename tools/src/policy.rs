@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use sgwall_rules::compile::{CompiledPolicy, Generation};
 use sgwall_rules::load::{Input, load};
+use sgwall_rules::model::Policy;
 
 use crate::failure::{Coloured, Failure};
 
@@ -46,13 +47,21 @@ pub(crate) fn compile(
     files: &[NamedBytes],
     generation: Generation,
 ) -> Result<Arc<CompiledPolicy>, Failure> {
+    Ok(Arc::new(CompiledPolicy::compile(&*load_model(files)?, generation)))
+}
+
+/// Loads and validates; warnings and notes go to standard error.
+///
+/// # Errors
+/// Every error of the policy at once.
+pub(crate) fn load_model(files: &[NamedBytes]) -> Result<Arc<Policy>, Failure> {
     let inputs: Vec<_> =
         files.iter().map(|(name, bytes)| Input { name: name.clone(), bytes }).collect();
     let loaded = load(&inputs).map_err(Failure::Policy)?;
     for diagnostic in &loaded.diagnostics {
         anstream::eprintln!("{}", Coloured(diagnostic));
     }
-    Ok(Arc::new(CompiledPolicy::compile(&loaded.policy, generation)))
+    Ok(Arc::new(loaded.policy))
 }
 
 fn read_one(path: &Path) -> Result<NamedBytes, Failure> {

@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::net::IpAddr;
 
-use anstyle::{AnsiColor, Style};
+use anstyle::Style;
 use serde::Serialize;
 use sgwall_dataplane::{DropReason, Emitted, Event, Judgement, Outcome, Stage};
 use sgwall_netio::capture::Packet;
@@ -16,6 +16,7 @@ use sgwall_rules::compile::{CompiledPolicy, RuleInfo};
 use sgwall_rules::model::protocol_name;
 
 use super::Output;
+use crate::style::verdict as verdict_style;
 
 /// Version of the JSON schema.
 pub(super) const VERSION: u32 = 1;
@@ -279,15 +280,6 @@ fn line(out: &mut impl Write, record: &Record<'_>, event: &Event<'_>) -> io::Res
             (None, None, detail) => dash(detail.as_deref()),
         },
     )
-}
-
-/// Green passes, red is dropped, the rest is dim.
-pub(super) fn verdict_style(verdict: &str) -> Style {
-    match verdict {
-        "pass" => Style::new().fg_color(Some(AnsiColor::Green.into())),
-        "drop" => Style::new().fg_color(Some(AnsiColor::Red.into())),
-        _ => Style::new().dimmed(),
-    }
 }
 
 #[cfg(test)]

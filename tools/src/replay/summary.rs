@@ -15,7 +15,8 @@ use sgwall_packet::{Direction, FiveTuple, Headers, Timestamp, Transport, protoco
 use sgwall_rules::compile::{CompiledPolicy, RuleId, RuleInfo};
 use sgwall_rules::model::protocol_name;
 
-use super::record::{VERSION, verdict_style};
+use super::record::VERSION;
+use crate::style::{grouped, verdict as verdict_style};
 
 /// Dropped flows and strangers remembered apart; what comes later is only counted.
 const MAX_REMEMBERED: usize = 1 << 16;
@@ -470,27 +471,4 @@ fn is_too_big(headers: &Headers) -> bool {
 
 fn as_text<S: serde::Serializer>(flow: &FiveTuple, s: S) -> Result<S::Ok, S::Error> {
     s.collect_str(flow)
-}
-
-/// `1234567` as `1,234,567`.
-fn grouped(n: u64) -> String {
-    let digits = n.to_string();
-    let mut text = String::new();
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn digits_are_grouped_by_three() {
-        let grouped = super::grouped;
-        assert_eq!([grouped(0), grouped(999), grouped(1000)], ["0", "999", "1,000"]);
-        assert_eq!(grouped(12_345_678), "12,345,678");
-    }
 }

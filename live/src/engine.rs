@@ -1,0 +1,459 @@
+//! A running firewall, as those see it who ask and command: flows, counters, reload.
+//!
+//! Everything here may be called from any thread. What looks at flows locks one shard at a time.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use serde::{Deserialize, Serialize};
+use sgwall_conntrack::FlowState;
+use sgwall_dataplane::counters::Tally;
+use sgwall_dataplane::{Config, DropReason, PassReason, TrackedFlow};
+use sgwall_netio::clock::Clock;
+use sgwall_netio::worker::{Plan, PortCounters, PortStats, WorkerFailure, Workers};
+use sgwall_packet::{FiveTuple, Timestamp, protocol};
+use sgwall_rules::compile::{CompiledPolicy, Generation, RuleId, RuleInfo};
+use sgwall_rules::model::{Policy, protocol_name};
+
+use crate::filter::Filter;
+use crate::firewall::Firewall;
+use crate::open::OpenPort;
+use crate::shared::{Shared, Snapshot};
+
+/// What becomes of tracked flows when the policy is replaced.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnReload {
+    /// All stay, as in AWS.
+    #[default]
+    Keep,
+    /// Those that the new rules would not admit end.
+    Rejudge,
+}
+
+/// A running firewall.
+#[derive(Debug)]
+pub struct Engine {
+    shared: Arc<Shared>,
+    clock: Clock,
+    started: Timestamp,
+    config: Config,
+    counters: Vec<Arc<[PortCounters]>>,
+    generation: AtomicU32,
+    /// Held while a policy takes over: one at a time.
+    reloading: Mutex<()>,
+    on_reload: OnReload,
+}
+
+/// A tracked flow. Addresses and ports are those of its original direction.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FlowInfo {
+    /// The interface that tracks it.
+    pub interface: String,
+    /// Which way it began, as seen from the interface: `ingress` or `egress`.
+    pub direction: String,
+    /// `tcp`, `udp`, `icmp` …, or the number.
+    pub protocol: String,
+    /// Source address.
+    pub src: std::net::IpAddr,
+    /// Destination address.
+    pub dst: std::net::IpAddr,
+    /// Source port of TCP and UDP.
+    pub src_port: Option<u16>,
+    /// Destination port of TCP and UDP.
+    pub dst_port: Option<u16>,
+    /// Type of the request, for ICMP and ICMPv6 queries.
+    pub icmp_type: Option<u8>,
+    /// Identifier, for ICMP and ICMPv6 queries.
+    pub icmp_id: Option<u16>,
+    /// Its state.
+    pub state: String,
+    /// Seconds until it ends, unless another packet comes.
+    pub expires_in: f64,
+    /// The rule that admitted it, perhaps of an earlier policy.
+    pub rule: String,
+    /// The policy under which it was admitted.
+    pub generation: u32,
+}
+
+/// What a change of policy did.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReloadReport {
+    /// The number of the policy now in force.
+    pub generation: u32,
+    /// Rules and ACL entries that are new.
+    pub rules_added: usize,
+    /// Those that are gone.
+    pub rules_removed: usize,
+    /// Interfaces that are new.
+    pub interfaces_added: usize,
+    /// Those that are gone.
+    pub interfaces_removed: usize,
+    /// Tracked flows alive.
+    pub flows: usize,
+    /// Those that the new rules would not admit if they began now.
+    pub not_admitted: usize,
+    /// Those that ended for it.
+    pub ended: usize,
+}
+
+impl std::fmt::Display for ReloadReport {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "policy {} is in force: rules +{} -{}, interfaces +{} -{}; of {} tracked flows it would \
+             not admit {}, {} ended",
+            self.generation,
+            self.rules_added,
+            self.rules_removed,
+            self.interfaces_added,
+            self.interfaces_removed,
+            self.flows,
+            self.not_admitted,
+            self.ended
+        )
+    }
+}
+
+/// Packets and bytes by a reason, on an interface.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReasonStats {
+    /// The interface; `None`: what concerned none.
+    pub interface: Option<String>,
+    /// `pass` or `drop`.
+    pub verdict: String,
+    /// The stage that decided.
+    pub stage: String,
+    /// The reason.
+    pub reason: String,
+    /// Judgements.
+    pub packets: u64,
+    /// Bytes of the IP packets.
+    pub bytes: u64,
+}
+
+/// Packets that a rule decided, under the policy in force.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RuleStats {
+    /// `sg-web/ingress-1`, `acl-1/100`.
+    pub rule: String,
+    /// `ingress` or `egress`.
+    pub direction: String,
+    /// What it says.
+    pub text: String,
+    /// Packets.
+    pub packets: u64,
+}
+
+/// The counters of a device, all workers together.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortReport {
+    /// Its device.
+    pub device: String,
+    /// The interface behind it; `None`: the network.
+    pub interface: Option<String>,
+    /// Counters by name, see `sgwall_netio::worker::PortStats`.
+    pub counters: BTreeMap<String, u64>,
+}
+
+/// What a firewall has counted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stats {
+    /// The number of the policy in force.
+    pub generation: u32,
+    /// Seconds since it was started.
+    pub uptime: u64,
+    /// Workers.
+    pub workers: usize,
+    /// Tracked flows in memory; ones that have just died may be among them.
+    pub flows: u64,
+    /// The most that there may be.
+    pub max_flows: u64,
+    /// Flows that were opened.
+    pub flows_created: u64,
+    /// Flows that were refused because the table was full.
+    pub flows_refused: u64,
+    /// By interface and reason, those that occurred.
+    pub reasons: Vec<ReasonStats>,
+    /// By rule, all of them.
+    pub rules: Vec<RuleStats>,
+    /// By device.
+    pub ports: Vec<PortReport>,
+}
+
+impl Engine {
+    /// Starts a firewall between open ports, a worker for each queue.
+    ///
+    /// # Errors
+    /// If the system gives no threads.
+    pub fn start(
+        ports: Vec<OpenPort>,
+        policy: Arc<Policy>,
+        workers: usize,
+        config: Config,
+        on_reload: OnReload,
+    ) -> Result<(Arc<Engine>, Workers<Firewall>), WorkerFailure> {
+        let clock = Clock::new();
+        let workers = workers.max(1);
+        let named: Vec<_> = ports.iter().map(|open| open.port.clone()).collect();
+        let snapshot = Snapshot::new(policy, Generation(1), &named);
+        let shared = Arc::new(Shared::new(named, snapshot, workers, config));
+        let mut queues: Vec<_> = ports.into_iter().map(|open| open.queues.into_iter()).collect();
+        let plans = (0..workers).map(|worker| Plan {
+            devices: queues.iter_mut().filter_map(Iterator::next).collect(),
+            handler: Firewall::new(Arc::clone(&shared), worker),
+        });
+        let running = Workers::spawn(clock, plans.collect())?;
+        let engine = Engine {
+            shared,
+            started: clock.now(),
+            clock,
+            config,
+            counters: running.counters().to_vec(),
+            generation: AtomicU32::new(1),
+            reloading: Mutex::new(()),
+            on_reload,
+        };
+        Ok((Arc::new(engine), running))
+    }
+
+    /// What workers share.
+    #[must_use]
+    pub fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
+    /// The time.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// Puts a validated policy in force, and says what changed.
+    pub fn reload(&self, policy: Arc<Policy>) -> ReloadReport {
+        let _one = self.reloading.lock().unwrap_or_else(PoisonError::into_inner);
+        let generation = self.generation.load(Ordering::Relaxed) + 1;
+        let before = self.shared.snapshot();
+        let after = Snapshot::new(policy, Generation(generation), &self.shared.ports);
+        let (rules_added, rules_removed) = changes(rules(&before.policy), rules(&after.policy));
+        let (interfaces_added, interfaces_removed) =
+            changes(interfaces(&before.policy), interfaces(&after.policy));
+        self.shared.set_snapshot(after);
+        self.generation.store(generation, Ordering::Relaxed);
+        let now = self.now();
+        let (mut flows, mut not_admitted, mut ended) = (0, 0, 0);
+        self.shared.with_shards(|judge, _| {
+            flows += judge.pipeline().connections().iter(now).count();
+            not_admitted += judge.pipeline().count_not_admitted(now);
+            if self.on_reload == OnReload::Rejudge {
+                ended += judge.rejudge();
+            }
+        });
+        ReloadReport {
+            generation,
+            rules_added,
+            rules_removed,
+            interfaces_added,
+            interfaces_removed,
+            flows,
+            not_admitted,
+            ended,
+        }
+    }
+
+    /// The tracked flows that pass `filter`, at most `limit`; and whether there are more.
+    #[must_use]
+    pub fn flows(&self, filter: &Filter, limit: usize) -> (Vec<FlowInfo>, bool) {
+        let now = self.now();
+        let (mut flows, mut more) = (Vec::new(), false);
+        self.shared.with_shards(|judge, snapshot| {
+            for flow in judge.pipeline().flows(now) {
+                if more || !is_meant(filter, &snapshot.policy, &flow) {
+                    continue;
+                }
+                match flows.len() < limit {
+                    true => flows.push(FlowInfo::of(&flow, &snapshot.policy, now)),
+                    false => more = true,
+                }
+            }
+        });
+        (flows, more)
+    }
+
+    /// Ends the tracked flows that pass `filter`; how many.
+    pub fn kill(&self, filter: &Filter) -> usize {
+        let mut ended = 0;
+        self.shared.with_shards(|judge, snapshot| {
+            ended += judge.end_flows(|flow| is_meant(filter, &snapshot.policy, flow));
+        });
+        ended
+    }
+
+    /// What was counted.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        let snapshot = self.shared.snapshot();
+        let mut stats = Stats {
+            generation: snapshot.policy.generation().0,
+            uptime: self.now().since(self.started).as_secs(),
+            workers: self.shared.workers(),
+            flows: 0,
+            max_flows: self.config.max_flows as u64,
+            flows_created: 0,
+            flows_refused: 0,
+            reasons: Vec::new(),
+            rules: Vec::new(),
+            ports: self.ports(),
+        };
+        let mut reasons: BTreeMap<(Option<usize>, bool, usize), Tally> = BTreeMap::new();
+        let mut hits: Vec<u64> = vec![0; snapshot.policy.rules().len()];
+        self.shared.with_shards(|judge, now_in_force| {
+            let pipeline = judge.pipeline();
+            let (connections, counters) = (pipeline.connections(), pipeline.counters());
+            stats.flows += connections.len() as u64;
+            stats.flows_created += connections.counters().created;
+            stats.flows_refused += connections.counters().refused;
+            // A policy that takes over just now has other numbers: its counters begin at zero.
+            if now_in_force.policy.generation() != snapshot.policy.generation() {
+                return;
+            }
+            let interfaces = (0..snapshot.policy.interfaces().len()).map(Some);
+            for interface in interfaces.chain([None]) {
+                for &reason in PassReason::ALL {
+                    let tally = counters.passed_at(interface, reason);
+                    add(&mut reasons, (interface, true, reason as usize), tally);
+                }
+                for &reason in DropReason::ALL {
+                    let tally = counters.dropped_at(interface, reason);
+                    add(&mut reasons, (interface, false, reason as usize), tally);
+                }
+            }
+            for (hits, rule) in hits.iter_mut().zip(0..) {
+                *hits += counters.hits(RuleId(rule));
+            }
+        });
+        stats.reasons = reasons
+            .into_iter()
+            .filter_map(|((interface, is_pass, reason), tally)| {
+                let (verdict, stage, reason) = match is_pass {
+                    true => PassReason::ALL.get(reason).map(|r| ("pass", r.stage(), r.as_str()))?,
+                    false => {
+                        DropReason::ALL.get(reason).map(|r| ("drop", r.stage(), r.as_str()))?
+                    }
+                };
+                Some(ReasonStats {
+                    interface: interface
+                        .and_then(|i| Some(snapshot.policy.interfaces().get(i)?.id.clone())),
+                    verdict: verdict.to_owned(),
+                    stage: stage.as_str().to_owned(),
+                    reason: reason.to_owned(),
+                    packets: tally.packets,
+                    bytes: tally.bytes,
+                })
+            })
+            .collect();
+        stats.rules = snapshot
+            .policy
+            .rules()
+            .iter()
+            .zip(hits)
+            .map(|(rule, packets)| RuleStats {
+                rule: rule_name(rule),
+                direction: rule.direction.as_str().to_owned(),
+                text: rule.text.clone(),
+                packets,
+            })
+            .collect();
+        stats
+    }
+
+    fn ports(&self) -> Vec<PortReport> {
+        let report = |(number, port): (usize, &crate::topology::Port)| {
+            let of_workers = self.counters.iter().filter_map(|worker| worker.get(number));
+            let sum =
+                of_workers.map(PortCounters::read).fold(PortStats::default(), PortStats::plus);
+            let named = sum.named().into_iter().map(|(name, n)| (name.to_owned(), n));
+            PortReport {
+                device: port.device.clone(),
+                interface: port.interface.clone(),
+                counters: named.collect(),
+            }
+        };
+        self.shared.ports.iter().enumerate().map(report).collect()
+    }
+}
+
+fn add(
+    sums: &mut BTreeMap<(Option<usize>, bool, usize), Tally>,
+    key: (Option<usize>, bool, usize),
+    tally: Tally,
+) {
+    if tally.packets > 0 {
+        let sum = sums.entry(key).or_default();
+        *sum = sum.plus(tally);
+    }
+}
+
+/// `sg-web/ingress-1`.
+fn rule_name(rule: &RuleInfo) -> String {
+    format!("{}/{}", rule.owner, rule.rule)
+}
+
+fn rules(policy: &CompiledPolicy) -> HashSet<&RuleInfo> {
+    policy.rules().iter().collect()
+}
+
+fn interfaces(policy: &CompiledPolicy) -> HashSet<&String> {
+    policy.interfaces().iter().map(|interface| &interface.id).collect()
+}
+
+/// How many are new, and how many are gone.
+fn changes<T: Eq + std::hash::Hash>(before: HashSet<T>, after: HashSet<T>) -> (usize, usize) {
+    (after.difference(&before).count(), before.difference(&after).count())
+}
+
+fn interface_id<'a>(policy: &'a CompiledPolicy, flow: &TrackedFlow<'_>) -> Option<&'a str> {
+    Some(policy.interfaces().get(flow.interface?)?.id.as_str())
+}
+
+fn is_meant(filter: &Filter, policy: &CompiledPolicy, flow: &TrackedFlow<'_>) -> bool {
+    let is = |wanted: &Option<String>, found: Option<&str>| {
+        wanted.as_deref().is_none_or(|wanted| found == Some(wanted))
+    };
+    // The ports of an ICMP query are its type and identifier: no port is meant by those.
+    let mut tuple = flow.view.original_tuple();
+    if !has_ports(&tuple) {
+        (tuple.src_port, tuple.dst_port) = (0, 0);
+    }
+    filter.passes(&tuple)
+        && is(&filter.interface, interface_id(policy, flow))
+        && is(&filter.state, Some(flow.view.state.as_str()))
+}
+
+const fn has_ports(tuple: &FiveTuple) -> bool {
+    matches!(tuple.protocol, protocol::TCP | protocol::UDP)
+}
+
+impl FlowInfo {
+    fn of(flow: &TrackedFlow<'_>, policy: &CompiledPolicy, now: Timestamp) -> Self {
+        let tuple = flow.view.original_tuple();
+        let is_query = flow.view.state == FlowState::Icmp;
+        let left = flow.view.deadline.since(now);
+        FlowInfo {
+            interface: interface_id(policy, flow).unwrap_or("-").to_owned(),
+            direction: flow.direction.as_str().to_owned(),
+            protocol: protocol_name(tuple.protocol),
+            src: tuple.src,
+            dst: tuple.dst,
+            src_port: has_ports(&tuple).then_some(tuple.src_port),
+            dst_port: has_ports(&tuple).then_some(tuple.dst_port),
+            icmp_type: is_query.then_some(tuple.src_port as u8),
+            icmp_id: is_query.then_some(tuple.dst_port),
+            state: flow.view.state.as_str().to_owned(),
+            expires_in: (left.as_secs_f64() * 10.0).round() / 10.0,
+            rule: rule_name(flow.rule),
+            generation: flow.view.generation,
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! Counters for Prometheus: the text exposition format, over HTTP on a loopback address.
+//!
+//! <https://prometheus.io/docs/instrumenting/exposition_formats/>. Names that users of AWS know from
+//! the Elastic Network Adapter (`conntrack_allowance_available` and so on) are kept, behind
+//! `sgwall_`.
+
+use std::fmt::Write;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use sgwall_live::Engine;
+use sgwall_live::engine::Stats;
+use tiny_http::{Header, Method, Response, Server};
+
+/// Serves counters until dropped.
+pub(super) struct Metrics {
+    server: Arc<Server>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Metrics {
+    /// Begins to serve at `addr`, which must be a loopback address: what passes through a firewall
+    /// is nobody else's business.
+    pub(super) fn serve(addr: SocketAddr, engine: Arc<Engine>) -> io::Result<Metrics> {
+        if !addr.ip().is_loopback() {
+            let message = "not a loopback address; use 127.0.0.1 or [::1]";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+        }
+        let server = Arc::new(Server::http(addr).map_err(io::Error::other)?);
+        let serving = Arc::clone(&server);
+        let thread =
+            std::thread::Builder::new().name("sgwall-metrics".into()).spawn(move || {
+                for request in serving.incoming_requests() {
+                    let is_metrics =
+                        request.url() == "/metrics" && *request.method() == Method::Get;
+                    // A client that went away is no fault of ours.
+                    let _ = match is_metrics {
+                        true => {
+                            let text = Response::from_string(text(&engine.stats()));
+                            let kind = "text/plain; version=0.0.4";
+                            let header = Header::from_bytes("Content-Type", kind);
+                            request.respond(match header {
+                                Ok(header) => text.with_header(header),
+                                Err(()) => text,
+                            })
+                        }
+                        false => request.respond(
+                            Response::from_string("look at /metrics\n").with_status_code(404),
+                        ),
+                    };
+                }
+            })?;
+        Ok(Metrics { server, thread: Some(thread) })
+    }
+}
+
+impl Drop for Metrics {
+    fn drop(&mut self) {
+        self.server.unblock();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// The counters, as Prometheus reads them.
+pub(super) fn text(stats: &Stats) -> String {
+    let mut out = String::new();
+    let mut metric = |name: &str, kind: &str, help: &str, samples: &[(String, u64)]| {
+        let _ = writeln!(out, "# HELP sgwall_{name} {help}\n# TYPE sgwall_{name} {kind}");
+        for (labels, value) in samples {
+            let _ = writeln!(out, "sgwall_{name}{labels} {value}");
+        }
+    };
+    let one = |value| [(String::new(), value)];
+    metric("uptime_seconds", "gauge", "Seconds since the start.", &one(stats.uptime));
+    metric(
+        "policy_generation",
+        "gauge",
+        "Policies that took over, the first among them.",
+        &one(stats.generation.into()),
+    );
+    metric("conntrack_flows", "gauge", "Tracked flows.", &one(stats.flows));
+    metric(
+        "conntrack_allowance_available",
+        "gauge",
+        "Flows that may still be tracked.",
+        &one(stats.max_flows.saturating_sub(stats.flows)),
+    );
+    metric(
+        "conntrack_flows_created_total",
+        "counter",
+        "Tracked flows that were opened.",
+        &one(stats.flows_created),
+    );
+    metric(
+        "conntrack_allowance_exceeded_total",
+        "counter",
+        "Packets dropped because no further flow could be tracked.",
+        &one(stats.flows_refused),
+    );
+    let by_reason = |value: fn(&sgwall_live::engine::ReasonStats) -> u64| -> Vec<_> {
+        let sample = |of: &sgwall_live::engine::ReasonStats| {
+            let labels = labels(&[
+                ("interface", of.interface.as_deref().unwrap_or("")),
+                ("verdict", &of.verdict),
+                ("stage", &of.stage),
+                ("reason", &of.reason),
+            ]);
+            (labels, value(of))
+        };
+        stats.reasons.iter().map(sample).collect()
+    };
+    metric(
+        "packets_total",
+        "counter",
+        "Judgements, by interface, stage and reason.",
+        &by_reason(|of| of.packets),
+    );
+    metric("bytes_total", "counter", "Bytes of the IP packets judged.", &by_reason(|of| of.bytes));
+    let rules: Vec<_> = stats
+        .rules
+        .iter()
+        .map(|rule| (labels(&[("rule", &rule.rule), ("direction", &rule.direction)]), rule.packets))
+        .collect();
+    metric(
+        "rule_packets_total",
+        "counter",
+        "Packets that a rule decided, since the policy took over.",
+        &rules,
+    );
+    let names = stats.ports.first().map(|port| port.counters.keys().cloned().collect::<Vec<_>>());
+    for name in names.unwrap_or_default() {
+        let samples: Vec<_> = stats
+            .ports
+            .iter()
+            .map(|port| {
+                let value = port.counters.get(&name).copied().unwrap_or(0);
+                (labels(&[("device", &port.device)]), value)
+            })
+            .collect();
+        metric(&format!("port_{name}_total"), "counter", "Of a device, all queues.", &samples);
+    }
+    out
+}
+
+/// `{rule="sg-1/ingress-1",direction="ingress"}`, with what must be escaped escaped.
+fn labels(pairs: &[(&str, &str)]) -> String {
+    let escape =
+        |value: &str| value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+    let pairs: Vec<_> =
+        pairs.iter().map(|(name, value)| format!("{name}=\"{}\"", escape(value))).collect();
+    format!("{{{}}}", pairs.join(","))
+}

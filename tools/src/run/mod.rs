@@ -1,0 +1,262 @@
+//! `sgwall run`: the firewall between devices, until it is told to end.
+//!
+//! Everything that can be wrong is found before the first frame passes: the policy, the devices,
+//! the sockets. Then privileges are dropped, workers start, and this thread waits for signals, for
+//! a changed file, and for a worker that fails, in which case nothing passes any more and the exit
+//! status says so.
+
+mod args;
+mod metrics;
+mod privileges;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::{Duration, SystemTime};
+
+use sgwall_dataplane::Config;
+use sgwall_live::control::{Loader, Server};
+use sgwall_live::{Engine, OpenOptions, OpenPort, open};
+use sgwall_netio::seed::random_seed;
+use sgwall_netio::worker::{Ended, Workers};
+use sgwall_rules::model::{Policy, Port, PortKind, Vlans};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use tracing::{error, info, warn};
+
+pub(crate) use args::{AskArgs, CONTROL, ControlArgs, FlowsArgs, FlowsCommand, RunArgs, TraceArgs};
+use metrics::Metrics;
+
+use crate::cli::OnReload;
+use crate::failure::Failure;
+use crate::policy;
+
+/// How often to look whether a policy file has changed.
+const WATCH: Duration = Duration::from_secs(1);
+
+/// Runs the command.
+pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
+    start_log();
+    let model = policy::load_model(&policy::read(&args.policy)?)?;
+    let ports = ports(args, &model)?;
+    // Signals wait from here on: one that comes early must not kill a half-made firewall.
+    let signals = Signals::new([SIGHUP, SIGINT, SIGTERM])
+        .map_err(|e| Failure::Io(format!("cannot receive signals: {e}")))?;
+
+    let options = OpenOptions { queues: args.workers.into(), offload: !args.no_offload };
+    let mut opened = Vec::with_capacity(ports.len());
+    for port in &ports {
+        let device = open(port, options).map_err(|e| Failure::Io(e.to_string()))?;
+        say_opened(&device);
+        opened.push(device);
+    }
+    let listener = Server::bind(&args.control)
+        .map_err(|e| Failure::Io(format!("cannot serve {}: {e}", args.control.display())))?;
+    if !args.keep_privileges {
+        privileges::drop_all().map_err(|e| Failure::Io(format!("cannot drop privileges: {e}")))?;
+    }
+
+    let config = Config { max_flows: args.max_flows, hash_seed: random_seed() };
+    let on_reload = match args.on_reload {
+        OnReload::Keep => sgwall_live::OnReload::Keep,
+        OnReload::Rejudge => sgwall_live::OnReload::Rejudge,
+    };
+    let (engine, workers) = Engine::start(opened, model, args.workers.into(), config, on_reload)
+        .map_err(|e| Failure::Io(e.to_string()))?;
+    let loader = loader(args.policy.clone());
+    let control = Server::serve(listener, &args.control, Arc::clone(&engine), Arc::clone(&loader))
+        .map_err(|e| Failure::Io(format!("cannot serve {}: {e}", args.control.display())))?;
+    let metrics = args.metrics.map(|addr| {
+        Metrics::serve(addr, Arc::clone(&engine))
+            .map_err(|e| Failure::Io(format!("cannot serve metrics at {addr}: {e}")))
+    });
+    let metrics = metrics.transpose()?;
+
+    info!(workers = args.workers, control = %args.control.display(), "the firewall runs");
+    notify(&[sd_notify::NotifyState::Ready]);
+    wait(args, &engine, &workers, &loader, signals);
+    notify(&[sd_notify::NotifyState::Stopping]);
+    drop((control, metrics));
+    let result = end(workers.join());
+    let stats = engine.stats();
+    let sum = |verdict: &str| -> u64 {
+        stats.reasons.iter().filter(|of| of.verdict == verdict).map(|of| of.packets).sum()
+    };
+    info!(
+        passed = sum("pass"),
+        dropped = sum("drop"),
+        flows = stats.flows_created,
+        seconds = stats.uptime,
+        "the firewall has ended; nothing passes"
+    );
+    result
+}
+
+/// Log lines go to standard error, never one for a packet.
+fn start_log() {
+    use std::io::IsTerminal;
+    let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    // Already set only where a test runs the command twice.
+    let _ = tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal() && !no_color)
+        .with_target(false)
+        .try_init();
+}
+
+/// The ports: those of the flags, else those of the policy.
+fn ports(args: &RunArgs, model: &Policy) -> Result<Vec<Port>, Failure> {
+    let (Some(interface), Some(instance), Some(network)) =
+        (&args.interface, &args.instance, &args.network)
+    else {
+        if model.ports.is_empty() {
+            return Err(Failure::Usage(
+                "no devices; say --interface ENI --instance DEVICE --network DEVICE, or add \
+                 [[port]] to the policy"
+                    .into(),
+            ));
+        }
+        let with_mtu = |port: &Port| Port { mtu: port.mtu.or(args.mtu), ..port.clone() };
+        return Ok(model.ports.iter().map(with_mtu).collect());
+    };
+    if model.interfaces.iter().all(|known| known.id != *interface) {
+        let ids: Vec<_> = model.interfaces.iter().map(|known| known.id.as_str()).collect();
+        return Err(Failure::Usage(format!(
+            "--interface {interface}: no such interface; the policy has {}",
+            if ids.is_empty() { "none".into() } else { ids.join(", ") }
+        )));
+    }
+    let port = |device: &str, interface: Option<&String>| {
+        let (kind, name) = match device.split_once(':') {
+            Some(("packet", name)) => (PortKind::Existing, name),
+            Some(("tap", name)) => (PortKind::Tap, name),
+            _ => (PortKind::Tap, device),
+        };
+        Port {
+            device: name.to_owned(),
+            kind,
+            interface: interface.cloned(),
+            mtu: args.mtu.filter(|_| kind == PortKind::Tap),
+            vlans: Vlans::None,
+            origin: sgwall_rules::diagnostic::Origin::synthetic("command line"),
+        }
+    };
+    Ok(vec![port(instance, Some(interface)), port(network, None)])
+}
+
+fn say_opened(open: &OpenPort) {
+    let OpenPort { port, interface, granted, .. } = open;
+    info!(
+        device = port.device,
+        interface = port.interface.as_deref().unwrap_or("(network)"),
+        mtu = interface.mtu,
+        checksum = granted.checksum,
+        tcp_segmentation = granted.tcp,
+        udp_segmentation = granted.udp,
+        "open"
+    );
+}
+
+/// Reads and validates the policy again.
+fn loader(paths: Vec<PathBuf>) -> Arc<Loader> {
+    Arc::new(move || {
+        let model = policy::read(&paths).and_then(|files| policy::load_model(&files));
+        model.map_err(|failure| anstream::adapter::strip_str(&failure.to_string()).to_string())
+    })
+}
+
+/// Waits until the firewall is to end, or has.
+fn wait(
+    args: &RunArgs,
+    engine: &Engine,
+    workers: &Workers<sgwall_live::Firewall>,
+    loader: &Arc<Loader>,
+    mut signals: Signals,
+) {
+    let (sender, received) = mpsc::channel();
+    let handle = signals.handle();
+    let thread = std::thread::spawn(move || {
+        for signal in &mut signals {
+            if sender.send(signal).is_err() {
+                return;
+            }
+        }
+    });
+    let mut seen = args.watch.then(|| changed(&args.policy));
+    let mut looked = std::time::Instant::now();
+    loop {
+        match received.recv_timeout(Duration::from_millis(100)) {
+            Ok(SIGHUP) => reload(engine, loader),
+            Ok(signal) => {
+                info!(signal = signal_hook::low_level::signal_name(signal), "told to end");
+                break;
+            }
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => break,
+        }
+        if workers.wait(Duration::ZERO) {
+            break;
+        }
+        if let Some(seen) = seen.as_mut().filter(|_| looked.elapsed() >= WATCH) {
+            looked = std::time::Instant::now();
+            let now = changed(&args.policy);
+            if now != *seen {
+                *seen = now;
+                reload(engine, loader);
+            }
+        }
+    }
+    handle.close();
+    let _ = thread.join();
+}
+
+/// Puts the policy in force as it is now; a broken one leaves the old one, and says why.
+fn reload(engine: &Engine, loader: &Arc<Loader>) {
+    let reloading = sd_notify::NotifyState::Reloading;
+    match sd_notify::NotifyState::monotonic_usec_now() {
+        Ok(now) => notify(&[reloading, now]),
+        Err(_) => notify(&[reloading]),
+    }
+    match loader() {
+        Ok(policy) => info!("{}", engine.reload(policy)),
+        Err(message) => warn!("the old policy stays in force: {message}"),
+    }
+    notify(&[sd_notify::NotifyState::Ready]);
+}
+
+/// When the files of a policy last changed.
+fn changed(paths: &[PathBuf]) -> Vec<(PathBuf, Option<SystemTime>, u64)> {
+    let mut files = Vec::new();
+    for path in paths {
+        let inside = std::fs::read_dir(path).into_iter().flatten().flatten().map(|e| e.path());
+        for file in std::iter::once(path.clone()).chain(inside) {
+            let metadata = file.metadata().ok();
+            let modified = metadata.as_ref().and_then(|metadata| metadata.modified().ok());
+            files.push((file, modified, metadata.map_or(0, |metadata| metadata.len())));
+        }
+    }
+    files.sort();
+    files
+}
+
+/// How the workers ended.
+fn end(ended: Vec<Ended<sgwall_live::Firewall>>) -> Result<(), Failure> {
+    let mut failed = Vec::new();
+    for Ended { worker, result, .. } in ended {
+        if let Err(failure) = result {
+            error!(worker, "{failure}");
+            failed.push(failure.to_string());
+        }
+    }
+    match failed.first() {
+        None => Ok(()),
+        Some(first) => {
+            Err(Failure::Live(format!("the firewall failed, and nothing passes: {first}")))
+        }
+    }
+}
+
+/// Tells systemd, where there is one.
+fn notify(state: &[sd_notify::NotifyState<'_>]) {
+    let _ = sd_notify::notify(state);
+}
