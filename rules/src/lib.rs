@@ -14,6 +14,7 @@
 pub mod aws;
 pub mod compile;
 pub mod diagnostic;
+pub mod edit;
 pub mod limits;
 pub mod load;
 pub mod matcher;

@@ -1,6 +1,26 @@
 //! How much of everything a policy may hold (SEMANTICS 1.5).
 
-use crate::model::Compat;
+use crate::model::{Compat, Timeouts};
+
+/// One of [`Timeouts`].
+pub(crate) type Timeout = fn(&mut Timeouts) -> &mut Option<u32>;
+
+/// Idle timeouts by name, the least and the most that they may be in seconds: AWS's ranges where it
+/// has the setting (SEMANTICS 7.10).
+pub(crate) const TIMEOUTS: &[(&str, (u32, u32), Timeout)] = &[
+    ("tcp_syn_sent", (1, 432_000), |t| &mut t.tcp_syn_sent),
+    ("tcp_syn_recv", (1, 432_000), |t| &mut t.tcp_syn_recv),
+    ("tcp_established", (60, 432_000), |t| &mut t.tcp_established),
+    ("tcp_fin_wait", (1, 432_000), |t| &mut t.tcp_fin_wait),
+    ("tcp_close_wait", (1, 432_000), |t| &mut t.tcp_close_wait),
+    ("tcp_last_ack", (1, 432_000), |t| &mut t.tcp_last_ack),
+    ("tcp_time_wait", (1, 432_000), |t| &mut t.tcp_time_wait),
+    ("tcp_close", (1, 432_000), |t| &mut t.tcp_close),
+    ("udp", (30, 60), |t| &mut t.udp),
+    ("udp_stream", (60, 180), |t| &mut t.udp_stream),
+    ("icmp", (1, 432_000), |t| &mut t.icmp),
+    ("other", (1, 432_000), |t| &mut t.other),
+];
 
 /// The limits in force. Every one can be overridden in the policy (`[limits]`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -53,6 +53,14 @@ pub fn load(inputs: &[Input<'_>]) -> Result<Loaded, Vec<Diagnostic>> {
     Ok(Loaded { policy, diagnostics: out })
 }
 
+/// Validates a policy that was made or changed in code, as [`load`] does those of files.
+#[must_use]
+pub fn check(policy: &Policy) -> Vec<Diagnostic> {
+    let mut out = Vec::new();
+    validate(policy, &mut out);
+    out
+}
+
 fn utf8<'a>(input: &Input<'a>, out: &mut Vec<Diagnostic>) -> Option<&'a str> {
     // Windows tools put a byte-order mark before UTF-8.
     let bytes = input.bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(input.bytes);

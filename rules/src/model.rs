@@ -289,6 +289,14 @@ pub struct SecurityGroupRule {
     pub origin: Origin,
 }
 
+impl SecurityGroupRule {
+    /// What tells one rule of a group's direction from another; the description does not.
+    #[must_use]
+    pub fn identity(&self) -> (L4Match, PeerIdentity<'_>) {
+        (self.matches, self.peer.identity())
+    }
+}
+
 /// The other end that a security group's rule names.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Peer {
@@ -298,6 +306,30 @@ pub enum Peer {
     Group(GroupRef),
     /// A prefix list.
     PrefixList(String),
+}
+
+impl Peer {
+    /// What tells one peer from another.
+    #[must_use]
+    pub fn identity(&self) -> PeerIdentity<'_> {
+        match self {
+            Peer::Cidr(cidr) => PeerIdentity::Cidr(*cidr),
+            Peer::Group(to) => PeerIdentity::Group(&to.id, to.peering.as_deref()),
+            Peer::PrefixList(id) => PeerIdentity::PrefixList(id),
+        }
+    }
+}
+
+/// What tells one [`Peer`] from another. An id belongs to one group, so its VPC and account, which
+/// AWS's answers state and policies need not, do not matter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum PeerIdentity<'a> {
+    /// The address range.
+    Cidr(IpNet),
+    /// The group's id, and the peering connection through which it is reached.
+    Group(&'a str, Option<&'a str>),
+    /// The prefix list's id.
+    PrefixList(&'a str),
 }
 
 /// A reference to a security group.

@@ -14,7 +14,7 @@ use ipnet::IpNet;
 
 use self::fields::{Fields, parse};
 use crate::diagnostic::{Diagnostic, Origin};
-use crate::limits::Limits;
+use crate::limits::{Limits, TIMEOUTS};
 use crate::model::{
     AclAction, Compat, Direction, Exempt, ExemptTraffic, GroupRef, Interface, L4Match, NetworkAcl,
     NetworkAclEntry, Peer, Peering, Policy, PrefixList, Route, RouteTarget, SecurityGroup,
@@ -637,27 +637,11 @@ fn mac(fields: &Fields<'_, '_>, out: &mut Vec<Diagnostic>) -> Option<[u8; 6]> {
 }
 
 fn timeouts(fields: &Fields<'_, '_>, out: &mut Vec<Diagnostic>) -> Timeouts {
-    type Field = fn(&mut Timeouts) -> &mut Option<u32>;
-    /// Seconds, with the ranges that AWS allows where it has the setting (SEMANTICS 7.10).
-    const TIMEOUTS: &[(&str, (i64, i64), Field)] = &[
-        ("tcp_syn_sent", (1, 432_000), |t| &mut t.tcp_syn_sent),
-        ("tcp_syn_recv", (1, 432_000), |t| &mut t.tcp_syn_recv),
-        ("tcp_established", (60, 432_000), |t| &mut t.tcp_established),
-        ("tcp_fin_wait", (1, 432_000), |t| &mut t.tcp_fin_wait),
-        ("tcp_close_wait", (1, 432_000), |t| &mut t.tcp_close_wait),
-        ("tcp_last_ack", (1, 432_000), |t| &mut t.tcp_last_ack),
-        ("tcp_time_wait", (1, 432_000), |t| &mut t.tcp_time_wait),
-        ("tcp_close", (1, 432_000), |t| &mut t.tcp_close),
-        ("udp", (30, 60), |t| &mut t.udp),
-        ("udp_stream", (60, 180), |t| &mut t.udp_stream),
-        ("icmp", (1, 432_000), |t| &mut t.icmp),
-        ("other", (1, 432_000), |t| &mut t.other),
-    ];
     let known: Vec<_> = TIMEOUTS.iter().map(|(key, ..)| *key).collect();
     let mut timeouts = Timeouts::default();
     if let Some(table) = fields.table("timeouts", &known, out) {
-        for (key, range, field) in TIMEOUTS {
-            *field(&mut timeouts) = table.integer(key, *range, out);
+        for &(key, (first, last), field) in TIMEOUTS {
+            *field(&mut timeouts) = table.integer(key, (first.into(), last.into()), out);
         }
     }
     timeouts

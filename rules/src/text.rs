@@ -189,6 +189,33 @@ pub(crate) fn l4(
     })
 }
 
+/// The layer-4 part of a rule from the numbers in which the EC2 API states it. Both ends of the
+/// port range are needed for TCP and UDP, and neither is looked at for protocols without ports.
+///
+/// # Errors
+/// A sentence with the value and what was expected.
+pub(crate) fn l4_of_numbers(
+    protocol: &str,
+    ports: (Option<i64>, Option<i64>),
+    (kind, code): (Option<i64>, Option<i64>),
+) -> Result<L4Match, String> {
+    let range = || {
+        let (Some(from), Some(to)) = ports else {
+            return Err("TCP and UDP need both ends of a port range".to_owned());
+        };
+        match (u16::try_from(from), u16::try_from(to)) {
+            (Ok(from), Ok(to)) if from <= to => Ok(PortRange { from, to }),
+            (Ok(_), Ok(_)) => Err(format!("the port range {from}-{to} is reversed")),
+            _ => Err(format!("the port range {from}-{to} is not within 0-65535")),
+        }
+    };
+    Ok(match l4(protocol, None, kind, code)? {
+        L4Match::Tcp(_) => L4Match::Tcp(range()?),
+        L4Match::Udp(_) => L4Match::Udp(range()?),
+        other => other,
+    })
+}
+
 /// `443`, `7000-8000` or `all`.
 ///
 /// # Errors

@@ -16,7 +16,19 @@ use crate::model::{NetworkAcl, Peering, Policy, PrefixList, SecurityGroup, Subne
 
 /// Checks the whole of `policy`.
 pub(crate) fn validate(policy: &Policy, out: &mut Vec<Diagnostic>) {
-    let mut report = Report { out, missing: HashSet::new() };
+    check(policy, Report { out, missing: HashSet::new(), is_strict: false });
+}
+
+/// What is wrong with `policy`, whoever wrote it: a limit that a dump exceeds is an error here, as
+/// it is to AWS when a call would exceed it further.
+pub(crate) fn errors(policy: &Policy) -> Vec<Diagnostic> {
+    let mut out = Vec::new();
+    check(policy, Report { out: &mut out, missing: HashSet::new(), is_strict: true });
+    out.retain(|found| found.severity == Severity::Error);
+    out
+}
+
+fn check(policy: &Policy, mut report: Report<'_>) {
     let index = Index::new(policy, &mut report);
     let limits = policy.limits;
     if limits.rules_per_group.saturating_mul(limits.groups_per_interface)
@@ -44,10 +56,12 @@ struct Report<'a> {
     out: &'a mut Vec<Diagnostic>,
     /// What a dump lacks and was named already.
     missing: HashSet<(&'static str, String)>,
+    /// Whether a fault in AWS's answer is an error too.
+    is_strict: bool,
 }
 
 impl Report<'_> {
-    /// An error in a native file, a warning in AWS's answer.
+    /// An error in a native file, a warning in AWS's answer unless the check is strict.
     fn fault(
         &mut self,
         code: &'static str,
@@ -56,9 +70,18 @@ impl Report<'_> {
         mend: impl Into<String>,
     ) {
         self.out.push(match at.source.kind {
-            SourceKind::Native => Diagnostic::error(code, at, message, mend),
-            SourceKind::Aws => Diagnostic::warning(code, at, message, mend),
+            SourceKind::Aws if !self.is_strict => Diagnostic::warning(code, at, message, mend),
+            SourceKind::Native | SourceKind::Aws => Diagnostic::error(code, at, message, mend),
         });
+    }
+
+    /// Whether the `count`-th object is to be reported as above `limit`: the first above it, or,
+    /// strictly, every one.
+    fn is_above(&self, count: u32, limit: u32) -> bool {
+        match self.is_strict {
+            false => count == limit.saturating_add(1),
+            true => count > limit,
+        }
     }
 
     /// A warning wherever it is.

@@ -351,7 +351,7 @@ fn what_is_wrong_is_said_with_its_place_and_mend() {
             "vpc = \"vpc-2\"",
             &[
                 "error[InvalidVpcID.NotFound]: p.toml:7: subnet[0].vpc: there is no VPC \"vpc-2\"; correct the id, or add the file that describes it",
-                "error[InvalidParameterValue]: p.toml:35: interface[0].security_groups[0]: sg-web belongs to another VPC than the interface; use a group of the interface's VPC",
+                "error[InvalidParameter]: p.toml:35: interface[0].security_groups[0]: sg-web belongs to another VPC than the interface; use a group of the interface's VPC",
             ],
         ),
         (

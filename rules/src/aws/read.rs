@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use super::cursor::{Cursor, invalid};
 use crate::diagnostic::Diagnostic;
 use crate::model::{
-    AclAction, GroupRef, Interface, L4Match, NetworkAcl, NetworkAclEntry, Peer, Peering, PortRange,
+    AclAction, GroupRef, Interface, L4Match, NetworkAcl, NetworkAclEntry, Peer, Peering,
     PrefixList, Route, RouteTarget, SecurityGroup, SecurityGroupRule, Subnet, Timeouts, Vpc,
 };
 use crate::text;
@@ -173,12 +173,7 @@ fn l4(
     icmp: (Option<i64>, Option<i64>),
     out: &mut Vec<Diagnostic>,
 ) -> Option<L4Match> {
-    let matches = match text::l4(protocol, None, icmp.0, icmp.1) {
-        Ok(L4Match::Tcp(_)) => port_range(ports).map(L4Match::Tcp),
-        Ok(L4Match::Udp(_)) => port_range(ports).map(L4Match::Udp),
-        other => other,
-    };
-    match matches {
+    match text::l4_of_numbers(protocol, ports, icmp) {
         Ok(matches) => Some(matches),
         Err(message) => {
             let at = match text::protocol_number(protocol) {
@@ -188,17 +183,6 @@ fn l4(
             out.push(invalid(&at, message, "AWS would not accept it: save its answer again"));
             None
         }
-    }
-}
-
-fn port_range(ports: (Option<i64>, Option<i64>)) -> Result<PortRange, String> {
-    let (Some(from), Some(to)) = ports else {
-        return Err("TCP and UDP need both ends of a port range".into());
-    };
-    match (u16::try_from(from), u16::try_from(to)) {
-        (Ok(from), Ok(to)) if from <= to => Ok(PortRange { from, to }),
-        (Ok(_), Ok(_)) => Err(format!("the port range {from}-{to} is reversed")),
-        _ => Err(format!("the port range {from}-{to} is not within 0-65535")),
     }
 }
 

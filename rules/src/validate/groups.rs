@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use super::{Index, Report, field};
 use crate::diagnostic::{Origin, SourceKind};
 use crate::model::{
-    Compat, Direction, GroupRef, L4Match, Peer, Policy, PrefixList, SecurityGroup,
+    Compat, Direction, GroupRef, L4Match, Peer, PeerIdentity, Policy, PrefixList, SecurityGroup,
     SecurityGroupRule,
 };
 
@@ -42,7 +42,7 @@ pub(super) fn check(policy: &Policy, index: &Index<'_>, report: &mut Report<'_>)
             Some(_) => (policy.limits.groups_per_vpc, "one VPC", "groups_per_vpc"),
             None => (policy.limits.classic_groups, "EC2-Classic", "classic_groups"),
         };
-        if *count == limit.saturating_add(1) {
+        if report.is_above(*count, limit) {
             report.fault(
                 "SecurityGroupLimitExceeded",
                 &group.origin,
@@ -134,10 +134,10 @@ fn check_rules(
     report: &mut Report<'_>,
 ) {
     let rules = group.rules(direction);
-    let mut seen: HashMap<(L4Match, &Peer), &SecurityGroupRule> = HashMap::new();
+    let mut seen: HashMap<(L4Match, PeerIdentity<'_>), &SecurityGroupRule> = HashMap::new();
     let mut weight = [0u32; 2];
     for rule in rules {
-        if let Some(first) = seen.get(&(rule.matches, &rule.peer)) {
+        if let Some(first) = seen.get(&rule.identity()) {
             report.fault(
                 "InvalidPermission.Duplicate",
                 &rule.origin,
@@ -145,7 +145,7 @@ fn check_rules(
                 "remove one; a description does not tell rules apart",
             );
         } else {
-            seen.insert((rule.matches, &rule.peer), rule);
+            seen.insert(rule.identity(), rule);
         }
         if let Some(text) = &rule.description
             && rule.origin.source.kind == SourceKind::Native

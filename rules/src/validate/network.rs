@@ -34,7 +34,7 @@ pub(super) fn check(policy: &Policy, index: &Index<'_>, report: &mut Report<'_>)
         check_acl(acl, policy, index, report);
         let count = acls_of_vpc.entry(acl.vpc.as_deref().unwrap_or_default()).or_default();
         *count += 1;
-        if *count == policy.limits.acls_per_vpc.saturating_add(1) {
+        if report.is_above(*count, policy.limits.acls_per_vpc) {
             report.fault(
                 "NetworkAclLimitExceeded",
                 &acl.origin,
@@ -254,7 +254,7 @@ fn check_interface(
                 if subnet.is_some_and(|s| group.vpc.as_ref().is_some_and(|v| *v != s.vpc)) =>
             {
                 report.fault(
-                    "InvalidParameterValue",
+                    "InvalidParameter",
                     &at,
                     format!("{id} belongs to another VPC than the interface"),
                     "use a group of the interface's VPC",
