@@ -30,11 +30,20 @@ pub(crate) fn run(case: &Case, compat: Compat) -> Result<(), String> {
         let Step { time, what } = step;
         now = time;
         match what {
-            What::Change(text) if text == "rejudge" => {
+            What::Change { line, refused: None } if line == "rejudge" => {
                 judge.rejudge();
             }
-            What::Change(text) => {
-                change(&mut policy, &text).map_err(|e| format!("{line:?}: {e}"))?;
+            What::Change { line: text, refused } => {
+                let before = policy.clone();
+                let answer = change(&mut policy, &text).map_err(|e| format!("{line:?}: {e}"))?;
+                let code = answer.as_ref().err().map(|error| error.code.as_str());
+                if code != refused.as_deref() {
+                    let found = answer.map_or_else(|e| format!("error {e}"), |()| "granted".into());
+                    wrong.push(format!("{line}\n      found: {found}"));
+                }
+                if code.is_some() && policy != before {
+                    wrong.push(format!("{line}\n      found: refused, but the policy changed"));
+                }
                 generation += 1;
                 judge.set_policy(compile(&policy, generation), attribution(case, &policy)?);
             }

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use sgwall_packet::{PacketSpec, Timestamp};
-use sgwall_rules::model::Policy;
+use sgwall_rules::edit::{self, ApiError, EntryRequest, PermissionText};
+use sgwall_rules::model::{Direction, Interface, Policy, Timeouts};
+use sgwall_rules::text::EntryText;
 
 use crate::world;
 
@@ -22,8 +24,8 @@ pub(crate) enum What {
         via: Option<String>,
         expected: Vec<String>,
     },
-    /// A change of the policy.
-    Change(String),
+    /// A change of the policy, and the code of the error that it must get; `None`: it is granted.
+    Change { line: String, refused: Option<String> },
 }
 
 impl Step {
@@ -33,8 +35,13 @@ impl Step {
         let seconds: f64 = time.parse().map_err(|_| format!("{time:?} is no time"))?;
         let time = Timestamp::from_nanos((seconds * 1000.0).round() as i64 * 1_000_000);
         let Some((packet, expected)) = rest.split_once("=>") else {
-            return Ok(Step { time, what: What::Change(rest.trim().to_owned()) });
+            let what = What::Change { line: rest.trim().to_owned(), refused: None };
+            return Ok(Step { time, what });
         };
+        if let Some(code) = expected.trim().strip_prefix("error ") {
+            let (line, refused) = (packet.trim().to_owned(), Some(code.to_owned()));
+            return Ok(Step { time, what: What::Change { line, refused } });
+        }
         let (packet, via) = match packet.trim_end().rsplit_once(" via ") {
             Some((packet, via)) => (packet, Some(via.to_owned())),
             None => (packet, None),
@@ -72,46 +79,77 @@ fn with_addresses(packet: &str, names: &BTreeMap<String, IpAddr>) -> String {
     packet.split_whitespace().map(word).collect::<Vec<_>>().join(" ")
 }
 
-/// Changes the policy as a line says.
-pub(crate) fn change(policy: &mut Policy, line: &str) -> Result<(), String> {
+/// Changes the policy as a line says, by a call of the EC2 API where it has one, and gives the
+/// API's answer.
+///
+/// # Errors
+/// What is wrong with the line itself.
+pub(crate) fn change(policy: &mut Policy, line: &str) -> Result<Result<(), ApiError>, String> {
     let (verb, rest) = line.split_once(' ').ok_or_else(|| format!("{line:?}: no change"))?;
     let (what, detail) = rest.split_once(' ').unwrap_or((rest, ""));
-    let interface = |policy: &mut Policy, id: &str| {
-        policy.interfaces.iter().position(|i| i.id == id).ok_or(format!("no interface {id:?}"))
-    };
-    match verb {
-        "authorize" => world::add_rule(policy, what, detail),
-        "revoke" => world::remove_rule(policy, what, detail),
-        "add-entry" => world::add_entry(policy, what, detail),
-        "remove-entry" => world::remove_entry(policy, what, detail),
+    Ok(match verb {
+        "authorize" => {
+            let PermissionText { direction, permission } = detail.parse()?;
+            edit::authorize(policy, what, direction, &[permission]).map(drop)
+        }
+        "revoke" => {
+            let PermissionText { direction, permission } = detail.parse()?;
+            edit::revoke(policy, what, direction, &[permission])
+        }
+        "delete-group" => edit::delete_security_group(policy, what),
+        "delete-peering" => edit::delete_peering(policy, what),
+        "add-entry" => {
+            let entry: EntryText = detail.parse().map_err(|e| format!("{line:?}: {e}"))?;
+            let request = EntryRequest::from(&entry);
+            let acl = world::acl_id(what);
+            edit::create_network_acl_entry(policy, &acl, entry.direction, &request)
+        }
+        "remove-entry" => {
+            let expected = || format!("{detail:?}: expected in or out and a number");
+            let (direction, number) = match detail.split_once(' ') {
+                Some(("in", number)) => (Direction::Ingress, number),
+                Some(("out", number)) => (Direction::Egress, number),
+                _ => return Err(expected()),
+            };
+            let number = number.parse().map_err(|_| expected())?;
+            edit::delete_network_acl_entry(policy, &world::acl_id(what), direction, number)
+        }
         "attach" => {
-            let index = interface(policy, what)?;
-            policy.interfaces[index].security_groups.push(detail.to_owned());
-            Ok(())
+            let mut groups = interface(policy, what)?.security_groups.clone();
+            groups.push(detail.to_owned());
+            modify_groups(policy, what, &groups)
         }
         "detach" => {
-            let index = interface(policy, what)?;
-            policy.interfaces[index].security_groups.retain(|id| id != detail);
-            Ok(())
+            let mut groups = interface(policy, what)?.security_groups.clone();
+            groups.retain(|id| id != detail);
+            modify_groups(policy, what, &groups)
         }
-        "unassign" => {
-            let index = interface(policy, what)?;
-            let address = world::address(detail).ok_or_else(|| format!("no address {detail:?}"))?;
-            policy.interfaces[index].addresses.retain(|known| *known != address);
-            Ok(())
-        }
-        "route" => world::add_route(policy, what, detail),
-        "delete-peering" => {
-            let peering = policy.peerings.iter_mut().find(|peering| peering.id == what);
-            peering.ok_or_else(|| format!("no peering {what:?}"))?.active = false;
-            Ok(())
-        }
+        "unassign" => match world::address(detail) {
+            None => return Err(format!("no address {detail:?}")),
+            Some(IpAddr::V4(address)) => {
+                edit::unassign_private_ip_addresses(policy, what, &[address])
+            }
+            Some(IpAddr::V6(address)) => edit::unassign_ipv6_addresses(policy, what, &[address]),
+        },
         "timeout" => {
-            let index = interface(policy, what)?;
             let seconds = detail.parse().map_err(|_| format!("{detail:?} is no timeout"))?;
-            policy.interfaces[index].timeouts.tcp_established = Some(seconds);
+            let timeouts = Timeouts { tcp_established: Some(seconds), ..Timeouts::default() };
+            edit::set_interface_timeouts(policy, what, timeouts)
+        }
+        "route" => {
+            world::add_route(policy, what, detail)?;
             Ok(())
         }
-        _ => Err(format!("{verb:?} is no change")),
-    }
+        _ => return Err(format!("{verb:?} is no change")),
+    })
+}
+
+fn interface<'p>(policy: &'p Policy, id: &str) -> Result<&'p Interface, String> {
+    let mut interfaces = policy.interfaces.iter();
+    interfaces.find(|i| i.id == id).ok_or_else(|| format!("no interface {id:?}"))
+}
+
+fn modify_groups(policy: &mut Policy, id: &str, groups: &[String]) -> Result<(), ApiError> {
+    let groups: Vec<_> = groups.iter().map(String::as_str).collect();
+    edit::modify_interface_groups(policy, id, &groups)
 }

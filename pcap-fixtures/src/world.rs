@@ -8,12 +8,12 @@ use sgwall_rules::diagnostic::Origin;
 use sgwall_rules::limits::Limits;
 use sgwall_rules::load::{Input, load};
 use sgwall_rules::model::{
-    Compat, Direction, Exempt, ExemptTraffic, Interface, NetworkAcl, NetworkAclEntry, Policy,
-    PrefixList, Route, RouteTarget, SecurityGroup, SecurityGroupRule, Subnet, Timeouts, Vpc,
+    Compat, Exempt, ExemptTraffic, Interface, NetworkAcl, Policy, PrefixList, Route, RouteTarget,
+    SecurityGroup, Subnet, Timeouts, Vpc,
 };
-use sgwall_rules::text::{EntryText, RuleText};
 
 use crate::Case;
+use crate::step::change;
 
 /// Who is who in the packets of a case.
 pub(crate) const NAMES: &[(&str, &str)] = &[
@@ -99,7 +99,7 @@ pub(crate) fn policy(case: &Case, compat: Compat) -> Result<Policy, String> {
             origin: origin(),
         });
     }
-    for (id, lines) in &case.groups {
+    for id in case.groups.keys() {
         policy.security_groups.push(SecurityGroup {
             id: id.clone(),
             name: id.clone(),
@@ -111,8 +111,10 @@ pub(crate) fn policy(case: &Case, compat: Compat) -> Result<Policy, String> {
             egress: vec![],
             origin: origin(),
         });
+    }
+    for (id, lines) in &case.groups {
         for line in lines {
-            add_rule(&mut policy, id, line)?;
+            change(&mut policy, &format!("authorize {id} {line}"))?.map_err(|e| e.to_string())?;
         }
     }
     for (subnet, lines) in &case.acls {
@@ -125,7 +127,8 @@ pub(crate) fn policy(case: &Case, compat: Compat) -> Result<Policy, String> {
             origin: origin(),
         });
         for line in lines {
-            add_entry(&mut policy, subnet, line)?;
+            let line = format!("add-entry {subnet} {line}");
+            change(&mut policy, &line)?.map_err(|e| e.to_string())?;
         }
     }
     let all = BTreeMap::from([("a".to_owned(), case.groups.keys().cloned().collect::<Vec<_>>())]);
@@ -164,86 +167,6 @@ fn native(text: &str, compat: Compat) -> Result<Policy, String> {
 
 pub(crate) fn acl_id(subnet: &str) -> String {
     format!("acl-{subnet}")
-}
-
-pub(crate) fn group<'p>(policy: &'p mut Policy, id: &str) -> Result<&'p mut SecurityGroup, String> {
-    let mut groups = policy.security_groups.iter_mut();
-    groups.find(|group| group.id == id).ok_or_else(|| format!("no group {id:?}"))
-}
-
-/// Adds a rule; its id has the next number of its direction.
-pub(crate) fn add_rule(policy: &mut Policy, id: &str, line: &str) -> Result<(), String> {
-    let rule: RuleText = line.parse().map_err(|e| format!("{id}: {line:?}: {e}"))?;
-    let group = group(policy, id)?;
-    let rules = rules_mut(group, rule.direction);
-    let last = rules.last().and_then(|rule| rule.id.rsplit('-').next()?.parse().ok()).unwrap_or(0);
-    rules.push(SecurityGroupRule {
-        id: format!("{}-{}", rule.direction, last + 1),
-        matches: rule.matches,
-        peer: rule.peer,
-        description: None,
-        origin: origin(),
-    });
-    Ok(())
-}
-
-/// Takes a rule away.
-pub(crate) fn remove_rule(policy: &mut Policy, id: &str, line: &str) -> Result<(), String> {
-    let rule: RuleText = line.parse().map_err(|e| format!("{id}: {line:?}: {e}"))?;
-    let rules = rules_mut(group(policy, id)?, rule.direction);
-    let before = rules.len();
-    rules.retain(|known| known.matches != rule.matches || known.peer != rule.peer);
-    if rules.len() == before {
-        return Err(format!("{id} has no rule {line:?}"));
-    }
-    Ok(())
-}
-
-fn rules_mut(group: &mut SecurityGroup, direction: Direction) -> &mut Vec<SecurityGroupRule> {
-    match direction {
-        Direction::Ingress => &mut group.ingress,
-        Direction::Egress => &mut group.egress,
-    }
-}
-
-fn acl<'p>(policy: &'p mut Policy, subnet: &str) -> Result<&'p mut NetworkAcl, String> {
-    let id = acl_id(subnet);
-    let mut acls = policy.network_acls.iter_mut();
-    acls.find(|acl| acl.id == id).ok_or_else(|| format!("subnet {subnet} has no ACL of its own"))
-}
-
-/// Adds an entry.
-pub(crate) fn add_entry(policy: &mut Policy, subnet: &str, line: &str) -> Result<(), String> {
-    let entry: EntryText = line.parse().map_err(|e| format!("{subnet}: {line:?}: {e}"))?;
-    let acl = acl(policy, subnet)?;
-    let entries = match entry.direction {
-        Direction::Ingress => &mut acl.ingress,
-        Direction::Egress => &mut acl.egress,
-    };
-    entries.push(NetworkAclEntry {
-        rule_number: entry.rule_number,
-        action: entry.action,
-        matches: entry.matches,
-        cidr: entry.cidr,
-        origin: origin(),
-    });
-    Ok(())
-}
-
-/// Takes an entry away: `in 100`.
-pub(crate) fn remove_entry(policy: &mut Policy, subnet: &str, which: &str) -> Result<(), String> {
-    let acl = acl(policy, subnet)?;
-    let (entries, number) = match which.split_once(' ') {
-        Some(("in", number)) => (&mut acl.ingress, number),
-        Some(("out", number)) => (&mut acl.egress, number),
-        _ => return Err(format!("{which:?}: expected in or out and a number")),
-    };
-    let before = entries.len();
-    entries.retain(|entry| entry.rule_number.to_string() != number);
-    if entries.len() == before {
-        return Err(format!("the ACL of {subnet} has no entry {which:?}"));
-    }
-    Ok(())
 }
 
 /// Adds a route to a subnet.

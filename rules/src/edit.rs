@@ -42,7 +42,7 @@ use crate::model::{Policy, SecurityGroup};
 use crate::validate;
 
 /// Makes `change` on a copy, which takes the policy's place if nothing is wrong with it that was
-/// not wrong before. A copy costs less than the compilation that follows every change.
+/// not wrong before. Copy and check cost less than the compilation that follows every change.
 fn apply<T>(
     policy: &mut Policy,
     change: impl FnOnce(&mut Policy) -> Result<T, ApiError>,

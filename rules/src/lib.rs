@@ -3,6 +3,7 @@
 //! * [`model`] is the policy as a person or AWS states it.
 //! * [`native`] reads it from TOML, [`aws`] from the JSON that `aws ec2 describe-*` prints;
 //!   [`load`] tells them apart, merges several files and validates the whole.
+//! * [`edit`] changes it as the EC2 API does, with AWS's checks and error codes.
 //! * [`compile`] turns a valid policy into [`compile::CompiledPolicy`]: a matcher for each
 //!   direction of each set of groups and for each network ACL, with lookups in constant time.
 //! * [`oracle`] walks every rule: slow, obvious, and what the tests hold the matcher to.

@@ -1,9 +1,11 @@
 //! Network ACLs, their entries and associations (SEMANTICS 1.4, 8.1-8.6, 16).
 
+use ipnet::IpNet;
+
 use super::permission::cidr;
 use super::{ApiError, ErrorCode, apply, everywhere, origin};
 use crate::model::{AclAction, Direction, L4Match, NetworkAcl, NetworkAclEntry, Policy, Subnet};
-use crate::text;
+use crate::text::{self, EntryText};
 
 /// The numbers of entries; 32767 and 32768 are the final deny.
 const RULE_NUMBERS: std::ops::RangeInclusive<i32> = 1..=32766;
@@ -25,6 +27,36 @@ pub struct EntryRequest {
     pub port_range: Option<(i32, i32)>,
     /// Type and code, -1 for all; needed for ICMP, and for ICMPv6 with an IPv6 range.
     pub icmp_type_code: Option<(i32, i32)>,
+}
+
+/// The entry of a line, whose direction is the call's.
+impl From<&EntryText> for EntryRequest {
+    fn from(text: &EntryText) -> Self {
+        let (range, other) = match text.cidr {
+            IpNet::V4(range) => (Some(range.to_string()), None),
+            IpNet::V6(range) => (None, Some(range.to_string())),
+        };
+        let any = |number: Option<u8>| number.map_or(-1, i32::from);
+        EntryRequest {
+            rule_number: text.rule_number.into(),
+            action: text.action,
+            protocol: text.matches.protocol().map_or("-1".to_owned(), |n| n.to_string()),
+            cidr_block: range,
+            ipv6_cidr_block: other,
+            port_range: match text.matches {
+                L4Match::Tcp(ports) | L4Match::Udp(ports) => {
+                    Some((ports.from.into(), ports.to.into()))
+                }
+                _ => None,
+            },
+            icmp_type_code: match text.matches {
+                L4Match::Icmp(icmp) | L4Match::Icmpv6(icmp) => {
+                    Some((any(icmp.kind), any(icmp.code)))
+                }
+                _ => None,
+            },
+        }
+    }
 }
 
 /// `CreateNetworkAcl`: without entries, so that it denies everything (SEMANTICS 8.6). `id` is the

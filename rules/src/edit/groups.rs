@@ -3,7 +3,8 @@
 use super::permission::{IpPermission, Named, Purpose, named};
 use super::{ApiError, ErrorCode, apply, everywhere, group, group_index, has_ipv6, origin};
 use crate::model::{
-    Compat, Direction, GroupRef, L4Match, Peer, Policy, SecurityGroup, SecurityGroupRule,
+    ClassicInstance, Compat, Direction, GroupRef, L4Match, Peer, Policy, SecurityGroup,
+    SecurityGroupRule,
 };
 
 /// What `CreateSecurityGroup` is told.
@@ -69,8 +70,9 @@ pub(super) fn open_egress(group: &str, has_ipv6: bool) -> Vec<SecurityGroupRule>
 ///
 /// # Errors
 /// `CannotDelete` or, in EC2-Classic, `InvalidGroup.Reserved` for a default group;
-/// `DependencyViolation` or, in EC2-Classic, `InvalidGroup.InUse` for one that an interface has, or
-/// a rule of a group of its VPC names; under `ec2-2017` a rule of its own counts too.
+/// `DependencyViolation` or, in EC2-Classic, `InvalidGroup.InUse` for one that an interface or an
+/// instance has, or a rule of a group of its VPC names; under `ec2-2017` a rule of its own counts
+/// too.
 /// `InvalidGroup.NotFound`, `InvalidGroupId.Malformed`.
 pub fn delete_security_group(policy: &mut Policy, id: &str) -> Result<(), ApiError> {
     let index = group_index(policy, id)?;
@@ -114,6 +116,13 @@ fn user_of(policy: &Policy, group: &SecurityGroup) -> Option<String> {
     let mut interfaces = policy.interfaces.iter();
     if let Some(user) = interfaces.find(|user| user.security_groups.contains(&group.id)) {
         return Some(format!("interface {} has it; change the interface's groups", user.id));
+    }
+    let has_it = |user: &&ClassicInstance| {
+        let linked = user.link.iter().flat_map(|link| &link.security_groups);
+        user.security_groups.iter().chain(linked).any(|id| *id == group.id)
+    };
+    if let Some(user) = policy.classic_instances.iter().find(has_it) {
+        return Some(format!("instance {} has it, whose groups are fixed", user.id));
     }
     let names_it = |other: &&SecurityGroup| {
         let mut rules = Direction::BOTH.into_iter().flat_map(|d| other.rules(d));

@@ -153,7 +153,7 @@ fn unassign(policy: &mut Policy, id: &str, addresses: &[IpAddr]) -> Result<(), A
 }
 
 /// `AssociateAddress`: packets to `public` reach `private`, or the primary address if that is left
-/// out. A private address has one public address at most.
+/// out. A private address has one public address at most. What is associated already stays so.
 ///
 /// # Errors
 /// `Resource.AlreadyAssociated` if either has another association and `allow_reassociation` is not
@@ -174,6 +174,14 @@ pub fn associate_address(
             return Err(ApiError::invalid(message));
         };
         let public = IpAddr::V4(public);
+        if policy.interfaces[index].public.contains(&(private, public)) {
+            return Ok(());
+        }
+        let mut instances = policy.classic_instances.iter();
+        if let Some(instance) = instances.find(|instance| instance.public == Some(public)) {
+            let message = format!("{public} is that of {} in EC2-Classic", instance.id);
+            return Err(ApiError::new(ErrorCode::ResourceAlreadyAssociated, message));
+        }
         for (n, interface) in policy.interfaces.iter_mut().enumerate() {
             let concerns =
                 |pair: &(IpAddr, IpAddr)| pair.1 == public || (n == index && pair.0 == private);
@@ -193,18 +201,25 @@ pub fn associate_address(
     })
 }
 
-/// `DisassociateAddress`.
+/// `DisassociateAddress`, from an interface or an instance of EC2-Classic.
 ///
 /// # Errors
-/// `InvalidAddress.NotFound` if no interface has it.
+/// `InvalidAddress.NotFound` if neither has it.
 pub fn disassociate_address(policy: &mut Policy, public: Ipv4Addr) -> Result<(), ApiError> {
     let public = IpAddr::V4(public);
-    let has_it = |interface: &&mut Interface| interface.public.iter().any(|p| p.1 == public);
-    let Some(interface) = policy.interfaces.iter_mut().find(has_it) else {
+    let mut found = false;
+    for interface in &mut policy.interfaces {
+        let before = interface.public.len();
+        interface.public.retain(|(_, known)| *known != public);
+        found |= interface.public.len() < before;
+    }
+    for instance in &mut policy.classic_instances {
+        found |= instance.public.take_if(|known| *known == public).is_some();
+    }
+    if !found {
         let message = format!("Address '{public}' not found.");
         return Err(ApiError::new(ErrorCode::InvalidAddressNotFound, message));
-    };
-    interface.public.retain(|(_, known)| *known != public);
+    }
     Ok(())
 }
 

@@ -250,9 +250,7 @@ fn check_interface(
                 ("security group", id),
                 "it allows nothing",
             ),
-            Some(group)
-                if subnet.is_some_and(|s| group.vpc.as_ref().is_some_and(|v| *v != s.vpc)) =>
-            {
+            Some(group) if subnet.is_some_and(|s| group.vpc.as_ref() != Some(&s.vpc)) => {
                 report.fault(
                     "InvalidParameter",
                     &at,

@@ -160,7 +160,8 @@ fn addresses_move_and_take_their_public_ones_along() {
     associate_address(&mut policy, "eni-2", None, v4("198.51.100.20"), false).unwrap();
     associate_address(&mut policy, "eni-1", None, v4("198.51.100.20"), true).unwrap();
     assert_eq!(policy.interfaces[0].public, [pair("10.0.1.10", "198.51.100.20")]);
-    // A private address has one public address.
+    // What is associated already stays so; a private address has one public address.
+    associate_address(&mut policy, "eni-1", None, v4("198.51.100.20"), false).unwrap();
     associate_address(&mut policy, "eni-1", None, v4("198.51.100.21"), true).unwrap();
     assert_eq!(policy.interfaces[0].public, [pair("10.0.1.10", "198.51.100.21")]);
     disassociate_address(&mut policy, v4("198.51.100.21")).unwrap();

@@ -1,7 +1,8 @@
 //! Calls that are refused, and their codes: every row of SEMANTICS 16 about these calls.
 
+use sgwall_rules::diagnostic::Origin;
 use sgwall_rules::edit::{self, *};
-use sgwall_rules::model::{Compat, Direction, Policy, Timeouts};
+use sgwall_rules::model::{ClassicInstance, ClassicLink, Compat, Direction, Policy, Timeouts};
 
 use crate::{
     BOTH, NEW, OLD, authorize, classic, create, entry, is_refused, new_group, nothing, revoke,
@@ -112,6 +113,23 @@ refusals! { rules_are_refused_with_awss_codes(p) {
     };
 } }
 
+/// An instance of EC2-Classic with the group `sg-one`, linked to vpc-1 with `sg-lone`.
+fn with_instance(policy: &mut Policy) {
+    create_security_group(policy, classic("one")).unwrap();
+    policy.vpcs[0].classic_link = true;
+    policy.classic_instances.push(ClassicInstance {
+        id: "i-1".into(),
+        address: v4("10.9.9.9").into(),
+        public: Some(v4("198.51.100.9").into()),
+        security_groups: vec!["sg-one".into()],
+        link: Some(ClassicLink { vpc: "vpc-1".into(), security_groups: vec!["sg-lone".into()] }),
+        mtu: None,
+        timeouts: Timeouts::default(),
+        mac: None,
+        origin: Origin::synthetic("test"),
+    });
+}
+
 refusals! { groups_are_refused_with_awss_codes(p) {
     "InvalidGroup.Reserved" => create(p, "sg-new", "default");
     "InvalidGroup.Reserved" => create_security_group(p, NewSecurityGroup {
@@ -152,7 +170,11 @@ refusals! { groups_are_refused_with_awss_codes(p) {
         create_security_group(p, classic("two")).unwrap();
         authorize(p, "sg-one", "in tcp 80 from sg-two").unwrap()
     } => delete_security_group(p, "sg-two");
-    // EC2-Classic has no outbound rules, and is a world of its own.
+    "InvalidGroup.InUse" [OLD] { with_instance(p) } => delete_security_group(p, "sg-one");
+    "DependencyViolation" [OLD] { with_instance(p) } => delete_security_group(p, "sg-lone");
+    // EC2-Classic has no IPv6, no outbound rules, and is a world of its own.
+    "InvalidParameterValue" { create_security_group(p, classic("one")).unwrap() }
+        => authorize(p, "sg-one", "in tcp from ::/0");
     "InvalidParameterValue" { create_security_group(p, classic("one")).unwrap() }
         => authorize(p, "sg-one", "out all to 0.0.0.0/0");
     "InvalidParameterValue" { create_security_group(p, classic("one")).unwrap() }
@@ -254,6 +276,8 @@ fn time_out(policy: &mut Policy, tcp: u32, udp: u32, udp_stream: u32) -> Result<
 refusals! { interfaces_are_refused_with_awss_codes(p) {
     "InvalidParameterValue" => modify_interface_groups(p, "eni-1", &[]);
     "InvalidParameter" => modify_interface_groups(p, "eni-1", &["sg-far"]);
+    "InvalidParameter" { create_security_group(p, classic("one")).unwrap() }
+        => modify_interface_groups(p, "eni-1", &["sg-one"]);
     "InvalidGroup.NotFound" => modify_interface_groups(p, "eni-1", &["sg-none"]);
     "InvalidGroupId.Malformed" => modify_interface_groups(p, "eni-1", &["web"]);
     "InvalidParameterValue" => modify_interface_groups(p, "eni-1", &["sg-web", "sg-web"]);
@@ -277,6 +301,12 @@ refusals! { interfaces_are_refused_with_awss_codes(p) {
     "InvalidParameterValue" => associate(p, "10.0.1.20", "198.51.100.1");
     "Resource.AlreadyAssociated" => associate(p, "10.0.1.10", "198.51.100.11");
     "Resource.AlreadyAssociated" => associate(p, "10.0.1.11", "198.51.100.1");
+    "Resource.AlreadyAssociated" [OLD] { with_instance(p) }
+        => associate_address(p, "eni-1", None, v4("198.51.100.9"), true);
+    "InvalidAddress.NotFound" [OLD] {
+        with_instance(p);
+        disassociate_address(p, v4("198.51.100.9")).unwrap()
+    } => disassociate_address(p, v4("198.51.100.9"));
     "InvalidAddress.NotFound" => disassociate_address(p, v4("198.51.100.1"));
     "InvalidParameterValue" => time_out(p, 59, 30, 180);
     "InvalidParameterValue" => time_out(p, 432_001, 30, 180);
