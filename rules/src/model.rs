@@ -510,6 +510,21 @@ pub struct Peering {
     pub origin: Origin,
 }
 
+impl Peering {
+    /// Whether groups of either VPC may refer to groups of the other through it: it is active, and
+    /// within one Region (SEMANTICS 4.6).
+    #[must_use]
+    pub fn carries_references(&self, one: &str, other: &str) -> bool {
+        self.active && !self.inter_region && self.connects(one, other)
+    }
+
+    /// Whether these are its two VPCs.
+    #[must_use]
+    pub fn connects(&self, one: &str, other: &str) -> bool {
+        [one, other].iter().all(|vpc| self.vpcs.iter().any(|known| known == vpc))
+    }
+}
+
 /// A Linux device that a live firewall reads from and writes to.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Port {

@@ -513,6 +513,28 @@ fn one_fault_does_not_hide_another() {
     assert_eq!(found.len(), 5, "{}", found.join("\n"));
 }
 
+/// SEMANTICS 4.6.
+#[test]
+fn a_peering_carries_references_between_its_own_vpcs() {
+    let text = |second: &str| {
+        format!(
+            "version = 1\npeering = [{{ id = \"pcx-1\", vpcs = [\"vpc-1\", \"{second}\"] }}]\n\
+             vpc = [{{ id = \"vpc-1\", cidrs = [\"10.1.0.0/16\"] }}, \
+             {{ id = \"vpc-2\", cidrs = [\"10.2.0.0/16\"] }}, \
+             {{ id = \"vpc-3\", cidrs = [\"10.3.0.0/16\"] }}]\n\
+             [[security_group]]\nid = \"sg-2\"\nvpc = \"vpc-2\"\n\
+             [[security_group]]\nid = \"sg-1\"\nvpc = \"vpc-1\"\n\
+             ingress = [{{ protocol = \"all\", group = \"sg-2\", peering = \"pcx-1\" }}]\n"
+        )
+    };
+    policy(&text("vpc-2"));
+    assert_eq!(
+        try_load(&[("p.toml", &text("vpc-3"))]).unwrap_err(),
+        ["error[InvalidGroup.NotFound]: p.toml:10: security_group[1].ingress[0].group: pcx-1 does \
+          not lead to the VPC of sg-2; name the peering that leads there"]
+    );
+}
+
 /// A group of `n` rules on an interface of `groups` groups, and an ACL of `entries` entries.
 fn sized(compat: &str, head: &str, n: usize, groups: usize, entries: usize) -> Vec<String> {
     let rules: Vec<_> = (0..n)

@@ -379,12 +379,8 @@ impl<'a> Catalogue<'a> {
         let (Some(ours), Some(theirs), Some(id)) = (&group.vpc, &other.vpc, &to.peering) else {
             return false;
         };
-        self.policy.peerings.iter().find(|peering| peering.id == *id).is_some_and(|peering| {
-            peering.active
-                && !peering.inter_region
-                && peering.vpcs.contains(ours)
-                && peering.vpcs.contains(theirs)
-        })
+        let peering = self.policy.peerings.iter().find(|peering| peering.id == *id);
+        peering.is_some_and(|peering| peering.carries_references(ours, theirs))
     }
 }
 

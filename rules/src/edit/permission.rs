@@ -297,11 +297,7 @@ fn reference(
     };
     let named = pair.vpc_peering_connection_id.as_ref();
     let leads_there = policy.peerings.iter().find(|peering| {
-        named.is_none_or(|id| *id == peering.id)
-            && peering.active
-            && !peering.inter_region
-            && peering.vpcs.contains(ours)
-            && peering.vpcs.contains(theirs)
+        named.is_none_or(|id| *id == peering.id) && peering.carries_references(ours, theirs)
     });
     let Some(peering) = leads_there else {
         return Err(out_of_reach(format!(

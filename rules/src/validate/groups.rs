@@ -7,8 +7,8 @@ use ipnet::IpNet;
 use super::{Index, Report, field};
 use crate::diagnostic::{Origin, SourceKind};
 use crate::model::{
-    Compat, Direction, GroupRef, L4Match, Peer, PeerIdentity, Policy, PrefixList, SecurityGroup,
-    SecurityGroupRule,
+    Compat, Direction, GroupRef, L4Match, Peer, PeerIdentity, Peering, Policy, PrefixList,
+    SecurityGroup, SecurityGroupRule,
 };
 
 /// What AWS counts a managed list of its own as, by the end of its name (SEMANTICS 1.6).
@@ -256,6 +256,10 @@ fn check_reference(
         );
         return;
     };
+    let leads_there = |peering: &Peering| match (&group.vpc, &other.vpc) {
+        (Some(ours), Some(theirs)) => peering.connects(ours, theirs),
+        _ => false,
+    };
     match index.peerings.get(id.as_str()) {
         None => report.missing(
             "InvalidVpcPeeringConnectionID.NotFound",
@@ -263,6 +267,14 @@ fn check_reference(
             ("peering", id),
             "references through it match nothing",
         ),
+        Some(peering) if !leads_there(peering) => {
+            report.fault(
+                "InvalidGroup.NotFound",
+                at,
+                format!("{id} does not lead to the VPC of {}", to.id),
+                "name the peering that leads there",
+            );
+        }
         Some(peering) if peering.inter_region => report.fault(
             "InvalidGroup.NotFound",
             at,
