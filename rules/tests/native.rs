@@ -530,8 +530,10 @@ fn a_peering_carries_references_between_its_own_vpcs() {
     policy(&text("vpc-2"));
     assert_eq!(
         try_load(&[("p.toml", &text("vpc-3"))]).unwrap_err(),
-        ["error[InvalidGroup.NotFound]: p.toml:10: security_group[1].ingress[0].group: pcx-1 does \
-          not lead to the VPC of sg-2; name the peering that leads there"]
+        [
+            "error[InvalidGroup.NotFound]: p.toml:10: security_group[1].ingress[0].group: pcx-1 does \
+          not lead to the VPC of sg-2; name the peering that leads there"
+        ]
     );
 }
 

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use sgwall_rules::edit::{self, *};
 use sgwall_rules::load::{self, Input};
-use sgwall_rules::model::{AclAction, Compat, Direction, Peer, Policy, Timeouts};
+use sgwall_rules::model::{AclAction, Compat, Direction, GroupRef, Peer, Policy, Timeouts};
 
 use crate::{
     Call, authorize, classic, create, entry, is_sound, new_group, revoke, rules, said, v4, v6,
@@ -30,6 +30,24 @@ fn permissions_are_stored_as_aws_stores_them() {
         assert_eq!(rules(&policy, "sg-lone", Direction::Ingress), [stored], "{line}");
         revoke(&mut policy, "sg-lone", line).unwrap();
         assert_eq!(policy, world(Compat::Ec2_2017), "{line}");
+    }
+    // What a reference to a peer's group holds: its VPC, the peering, and its account if another.
+    for (account, stored) in [("111122223333", None), ("444455556666", Some("444455556666"))] {
+        let mut policy = world(Compat::Ec2_2017);
+        for group in &mut policy.security_groups {
+            let owner = if group.id == "sg-far" { account } else { "111122223333" };
+            group.owner = Some(owner.into());
+        }
+        authorize(&mut policy, "sg-lone", "in all from sg-far").unwrap();
+        let lone = policy.security_groups.iter().find(|group| group.id == "sg-lone").unwrap();
+        let reference = GroupRef {
+            id: "sg-far".into(),
+            vpc: Some("vpc-2".into()),
+            owner: stored.map(str::to_owned),
+            peering: Some("pcx-1".into()),
+            stale: false,
+        };
+        assert_eq!(lone.ingress[0].peer, Peer::Group(reference));
     }
     // One permission with n peers is n rules, and each has its description.
     let mut policy = world(Compat::Ec2_2017);
