@@ -31,4 +31,6 @@ pub use attribution::{Attribution, Sides};
 pub use counters::Counters;
 pub use judge::{Emitted, Event, FrameInput, Judge, Judgement};
 pub use pipeline::{Config, PacketContext, Pipeline, Released};
-pub use verdict::{DropReason, FlowState, Outcome, PassReason, SkipReason, Stage, Verdict};
+pub use verdict::{
+    DropReason, FirstFragment, FlowState, Outcome, PassReason, SkipReason, Stage, Verdict,
+};

@@ -134,6 +134,18 @@ impl CompiledInterface {
         self.subnet.vpc.as_deref()
     }
 
+    /// The id of its subnet; `None` if the subnet is unknown.
+    #[must_use]
+    pub fn subnet(&self) -> Option<&str> {
+        self.subnet.id.as_deref()
+    }
+
+    /// The account that owns it, which is that of its groups; `None` where no group tells.
+    #[must_use]
+    pub fn account(&self) -> Option<&str> {
+        self.groups.account.as_deref()
+    }
+
     /// The router's address in its subnet, of a family (SEMANTICS 12.8).
     #[must_use]
     pub fn router(&self, ipv6: bool) -> Option<IpAddr> {
@@ -193,6 +205,7 @@ impl CompiledInterface {
 /// What the interfaces of a subnet share.
 #[derive(Debug, Default)]
 pub(super) struct SubnetContext {
+    id: Option<String>,
     vpc: Option<String>,
     cidrs: Vec<IpNet>,
     pub(super) network_acl: Option<String>,
@@ -209,6 +222,7 @@ impl SubnetContext {
         let vpc_cidrs = vpc.map_or(&[][..], |vpc| &vpc.cidrs);
         let primary = vpc_cidrs.iter().find(|cidr| matches!(cidr, IpNet::V4(_)));
         SubnetContext {
+            id: Some(subnet.id.clone()),
             vpc: Some(subnet.vpc.clone()),
             cidrs: subnet.cidrs.clone(),
             network_acl: subnet.network_acl.clone(),

@@ -52,6 +52,8 @@ pub struct RuleInfo {
 pub struct GroupRules {
     ingress: RuleSet,
     egress: RuleSet,
+    /// The account that owns the groups, as the first of them that knows tells.
+    pub(super) account: Option<String>,
 }
 
 impl GroupRules {
@@ -317,7 +319,11 @@ impl<'a> Catalogue<'a> {
             let rules: Vec<_> = rules.iter().map(|(id, l4, nets)| (*id, *l4, &nets[..])).collect();
             RuleSet::new(&rules)
         };
-        GroupRules { ingress: compile(Direction::Ingress), egress: compile(Direction::Egress) }
+        GroupRules {
+            ingress: compile(Direction::Ingress),
+            egress: compile(Direction::Egress),
+            account: groups.iter().find_map(|(group, _)| group.owner.clone()),
+        }
     }
 
     /// The entries of an ACL; none, which denies all, if there is no such ACL.
