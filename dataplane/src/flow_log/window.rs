@@ -3,6 +3,9 @@
 //! A known flow costs one hash and one comparison, and nothing is allocated for it. Closing a
 //! window keeps the memory for the next.
 
+use std::hash::{Hash, Hasher};
+use std::net::IpAddr;
+
 use ahash::RandomState;
 use hashbrown::HashTable;
 use sgwall_packet::{Direction, FiveTuple};
@@ -10,7 +13,7 @@ use sgwall_packet::{Direction, FiveTuple};
 use super::record::{Action, LoggedFlow, LoggedPacket};
 
 /// What a record is kept under (SEMANTICS 15.1).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Key {
     /// The log's own number of the interface, which outlives a policy.
     slot: u32,
@@ -24,6 +27,27 @@ impl Key {
     pub(super) fn of(slot: u32, packet: &LoggedPacket) -> Self {
         let LoggedPacket { direction, action, flow, .. } = *packet;
         Key { slot, direction, action, flow }
+    }
+}
+
+/// A few whole words: the derived form feeds the hasher a dozen small pieces.
+impl Hash for Key {
+    #[inline]
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let FiveTuple { src, dst, src_port, dst_port, protocol } = self.flow;
+        match (src, dst) {
+            (IpAddr::V4(src), IpAddr::V4(dst)) => {
+                state.write_u64(u64::from(src.to_bits()) << 32 | u64::from(dst.to_bits()));
+            }
+            (src, dst) => [src, dst].iter().for_each(|address| match address {
+                IpAddr::V4(v4) => state.write_u128(v4.to_bits().into()),
+                IpAddr::V6(v6) => state.write_u128(v6.to_bits()),
+            }),
+        }
+        let ports = u64::from(src_port) << 16 | u64::from(dst_port);
+        let kind = u64::from(protocol) << 8 | (self.direction as u64) << 1 | self.action as u64;
+        state.write_u64(ports << 32 | kind);
+        state.write_u32(self.slot);
     }
 }
 
