@@ -1,8 +1,10 @@
 //! `sgwall replay`: judges captures by a policy, packet by packet.
 //!
 //! Here flags are resolved to what they mean, captures are read, and each event goes to whoever
-//! wants it: [`record`] makes it printable, [`summary`] adds up, [`split`] writes packets back.
+//! wants it: [`record`] makes it printable, [`summary`] adds up, [`split`] writes packets back,
+//! [`flow_log`] keeps a flow log.
 
+mod flow_log;
 mod record;
 mod split;
 mod summary;
@@ -22,6 +24,7 @@ use sgwall_rules::compile::CompiledPolicy;
 use crate::cli::ReplayArgs;
 use crate::failure::Failure;
 use crate::policy;
+use flow_log::FlowLogFile;
 use record::Printer;
 use split::Split;
 use summary::Summary;
@@ -54,6 +57,7 @@ struct Replay {
     policy: Arc<CompiledPolicy>,
     printer: Printer,
     split: Split,
+    flow_log: Option<FlowLogFile>,
     summary: Summary,
 }
 
@@ -71,11 +75,13 @@ pub(crate) fn run(args: &ReplayArgs) -> Result<(), Failure> {
     if matches!(captures[..], [Capture::Embedded]) {
         anstream::eprintln!("{EXAMPLE_NOTE}");
     }
+    let flow_log = FlowLogFile::create(args, &policy, &attribution)?;
     let replay = Replay {
         judge: Judge::new(Pipeline::new(Arc::clone(&policy), config), attribution)
             .with_offload(args.offload),
         printer: Printer::new(output, captures.len() > 1),
         split: Split::create(args.pass.as_deref(), args.drop.as_deref(), args.emitted.as_deref())?,
+        flow_log,
         summary: Summary::default(),
         captures,
         policy,
@@ -98,7 +104,16 @@ impl Replay {
             }
         }
         self.split.finish()?;
+        let mut only_flow_log = false;
+        if let Some(flow_log) = &mut self.flow_log {
+            flow_log.finish()?;
+            only_flow_log = flow_log.is_stdout();
+        }
         let written = match output {
+            _ if only_flow_log => {
+                let mut err = anstream::stderr().lock();
+                self.summary.write_text(&mut err, &self.policy, &self.judge)
+            }
             Output::Json => self.summary.write_json(&mut out, &self.policy, &self.judge),
             _ => self.summary.write_text(&mut out, &self.policy, &self.judge),
         };
@@ -131,14 +146,17 @@ impl Replay {
         progress: Option<&ProgressBar>,
         out: &mut impl Write,
     ) -> Result<(), Failure> {
-        let Replay { judge, policy, printer, split, summary, .. } = self;
+        let Replay { judge, policy, printer, split, flow_log, summary, .. } = self;
         printer.begin(reader.name());
         summary.captures += 1;
         let failed = OnceCell::new();
         let mut sink = |event: Event<'_>| {
             summary.add(&event);
             let printed = printer.print(out, policy, &event).map_err(Failure::Output);
-            if let Err(failure) = printed.and_then(|()| split.write(&event, policy)) {
+            let written = printed.and_then(|()| split.write(&event, policy)).and_then(|()| {
+                flow_log.as_mut().map_or(Ok(()), |flow_log| flow_log.record(&event))
+            });
+            if let Err(failure) = written {
                 let _ = failed.set(failure);
             }
         };
