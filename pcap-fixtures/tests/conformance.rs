@@ -44,10 +44,10 @@ fn every_case_holds() {
 #[test]
 fn the_numbered_cases_are_all_here() {
     let ids: BTreeSet<String> = cases().into_iter().map(|(_, case)| case.id).collect();
-    // Not here: those of addresses of the internet, flow logs, EC2-Classic and
+    // Not here: those of addresses of the internet, EC2-Classic and
     // peerings, which belong to parts that are not built yet, and those of refused
     // policies, which are tests of the rules.
-    const ELSEWHERE: &[u32] = &[30, 34, 35, 51, 52, 55, 56, 57, 58, 59, 60, 61];
+    const ELSEWHERE: &[u32] = &[30, 34, 35, 51, 52, 58, 59, 60, 61];
     let numbered = (1..=64).filter(|n| !ELSEWHERE.contains(n)).map(|n| n.to_string());
     let decisions = (1..=18).map(|n| format!("D{n}"));
     let missing: Vec<_> = numbered.chain(decisions).filter(|id| !ids.contains(id)).collect();
@@ -71,5 +71,23 @@ fn a_wrong_expectation_is_noticed() {
         found,
         "0 tcp X:5000 -> a:22 S => drop no-rule\n      found: pass allowed-tracked \
          sg-1/ingress-1\n    1 tracked flows at the end, not 7"
+    );
+}
+
+#[test]
+fn a_wrong_flow_log_is_noticed() {
+    let text = r#"
+        [[case]]
+        id = "0"
+        title = "wrong"
+        groups = { sg-1 = [] }
+        steps = ["0 tcp X:5000 -> a:22 S => drop no-rule"]
+        flow_log = []
+    "#;
+    let file: CaseFile = toml::from_str(text).unwrap();
+    let found = file.case[0].run(file.case[0].editions().unwrap()[0]).unwrap_err();
+    assert_eq!(
+        found,
+        "the flow log is otherwise:\n      2 - a 203.0.113.1 10.0.1.10 5000 22 6 1 40 0 0 REJECT OK"
     );
 }
