@@ -34,9 +34,10 @@ use crate::counters::Tally;
 use crate::judge::Event;
 use crate::verdict::{DropReason, Outcome};
 
-/// Windows without any traffic that get records of their own, one after the other: a day of
-/// minutes. What follows of so long a silence is one record for each interface.
-const MAX_IDLE_WINDOWS: i64 = 1440;
+/// Windows without a packet that get records of their own, one after the other: a day of ten
+/// minutes each. The rest of so long a silence is one record for each interface, because captures
+/// may jump by years.
+const MAX_IDLE_WINDOWS: i64 = 144;
 
 /// What a flow log is made with.
 #[derive(Clone, Debug)]

@@ -216,10 +216,10 @@ fn a_very_long_silence_is_told_shortly() {
     logged.packet(0.0, 0, 1);
     logged.advance(9_000_000_000);
     let lines = logged.lines();
-    assert_eq!(lines.len(), 1 + 1440 + 1);
+    assert_eq!(lines.len(), 1 + 144 + 1);
     assert_eq!(lines[1], "eni-1 - - 60 119 NODATA");
-    assert_eq!(lines[1440], "eni-1 - - 86400 86459 NODATA");
-    assert_eq!(lines[1441], "eni-1 - - 86460 8999999999 NODATA");
+    assert_eq!(lines[144], "eni-1 - - 8640 8699 NODATA");
+    assert_eq!(lines[145], "eni-1 - - 8700 8999999999 NODATA");
 }
 
 #[test]
