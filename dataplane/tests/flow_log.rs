@@ -1,12 +1,17 @@
 //! Flow logs: windows and their edges, time that steps back, bounded memory, changes of policy.
 //! What is logged of which packet is in the conformance suite.
 
+use std::net::Ipv6Addr;
 use std::sync::Arc;
 
 use proptest::prelude::*;
 use sgwall_dataplane::counters::Tally;
-use sgwall_dataplane::flow_log::{Action, Config, Content, FlowLog, Format, Interval, Traffic};
-use sgwall_dataplane::{DropReason, Event, FrameInput, Judgement, PassReason, Verdict};
+use sgwall_dataplane::flow_log::{
+    Action, Config, Content, FlowLog, FlowLogRecord, Format, Interval, Traffic,
+};
+use sgwall_dataplane::{
+    Attribution, DropReason, Event, FrameInput, Judge, Judgement, PassReason, Pipeline, Verdict,
+};
 use sgwall_packet::{Direction, Frame, Headers, LinkType, PacketSpec, Timestamp, parse};
 use sgwall_rules::compile::{CompiledPolicy, Generation};
 use sgwall_rules::load::{Input, load};
@@ -16,18 +21,19 @@ const POLICY: &str = r#"
 version = 1
 [[vpc]]
 id = "vpc-1"
-cidrs = ["10.0.0.0/16"]
+cidrs = ["10.0.0.0/16", "2001:db8::/56"]
 [[subnet]]
 id = "subnet-1"
 vpc = "vpc-1"
-cidrs = ["10.0.1.0/24"]
+cidrs = ["10.0.1.0/24", "2001:db8:0:1::/64"]
 [[security_group]]
 id = "sg-1"
-ingress = [{ protocol = "udp", ports = 53, cidr = "203.0.113.0/24" }]
+ingress = [{ protocol = "udp", ports = 53, cidr = "203.0.113.0/24" },
+           { protocol = "udp", ports = 53, cidr = "2001:db8:ffff::/48" }]
 [[interface]]
 id = "eni-1"
 subnet = "subnet-1"
-addresses = ["10.0.1.10"]
+addresses = ["10.0.1.10", "2001:db8:0:1::10"]
 security_groups = ["sg-1"]
 [[interface]]
 id = "eni-2"
@@ -281,6 +287,50 @@ fn the_account_is_that_of_the_first_group_that_tells() {
     assert_eq!(logged.lines(), expected);
 }
 
+/// An IPv6 fragment from 2001:db8:ffff::1, whose Fragment header announces destination options.
+fn fragment(offset: u16, more: bool, payload: &[u8]) -> Vec<u8> {
+    let mut packet = vec![0x60, 0, 0, 0, 0, 8 + payload.len() as u8, 44, 64];
+    packet.extend("2001:db8:ffff::1".parse::<Ipv6Addr>().unwrap().octets());
+    packet.extend("2001:db8:0:1::10".parse::<Ipv6Addr>().unwrap().octets());
+    packet.extend([60, 0]);
+    packet.extend((offset | u16::from(more)).to_be_bytes());
+    packet.extend([0, 0, 0, 7]);
+    packet.extend(payload);
+    packet
+}
+
+/// Later fragments of IPv6 show the header that follows the Fragment header, here destination
+/// options: protocol and ports come from the first fragment.
+#[test]
+fn later_fragments_have_the_protocol_of_the_first() {
+    let policy = compiled(&policy());
+    let pipeline = sgwall_dataplane::Config { max_flows: 10, hash_seed: [1, 2, 3, 4] };
+    let pipeline = Pipeline::new(Arc::clone(&policy), pipeline);
+    let mut judge = Judge::new(pipeline, Attribution::default());
+    let fields = "${srcport} ${dstport} ${protocol} ${packets} ${bytes} ${action}";
+    let format: Format = fields.parse().unwrap();
+    let only = Some(vec!["eni-1".into()]);
+    let mut log = FlowLog::new(policy, Config { fields: format.clone(), only, ..config() });
+    let mut lines = Vec::new();
+    let mut sink = |record: &FlowLogRecord<'_>| lines.push(format.line(record).to_string());
+    let options_and_udp = [17, 0, 1, 4, 0, 0, 0, 0, 0x0f, 0xa0, 0, 53, 0, 16, 0, 0];
+    let later = fragment(16, false, &[0; 8]);
+    for (data, token) in [later, fragment(0, true, &options_and_udp)].iter().zip(1..) {
+        let frame = FrameInput {
+            token,
+            link: Some(LinkType::Ipv6),
+            data,
+            wire_len: data.len() as u32,
+            time: Timestamp::from_secs(1),
+            decimals: 0,
+            recorded: None,
+        };
+        judge.judge(frame, &mut |event| log.record(&event, &mut sink));
+    }
+    log.finish(Timestamp::from_secs(2), &mut sink);
+    assert_eq!(lines, ["4000 53 17 2 120 ACCEPT"]);
+}
+
 /// An event of the property tests: when, on which interface, from which port, and whether it
 /// passes.
 fn events() -> impl Strategy<Value = Vec<(i64, usize, u16, bool)>> {
@@ -296,7 +346,7 @@ proptest! {
             let mut log = FlowLog::new(compiled(&policy()), Config { max_records, ..config() });
             let (mut recorded, mut logged, mut skipped) = ([(0, 0); 2], [(0, 0); 2], (0, 0));
             let mut misplaced = Vec::new();
-            let mut sink = |record: &sgwall_dataplane::flow_log::FlowLogRecord<'_>| {
+            let mut sink = |record: &FlowLogRecord<'_>| {
                 match record.content {
                     Content::Flow(flow) => {
                         let sum = &mut logged[usize::from(flow.action == Action::Accept)];

@@ -60,6 +60,8 @@ pub(super) struct OpenRecord {
     pub(super) logged: LoggedFlow,
 }
 
+const _: () = assert!(size_of::<OpenRecord>() <= 136);
+
 impl OpenRecord {
     fn key(&self) -> Key {
         let LoggedFlow { direction, action, flow, .. } = self.logged;
