@@ -4,7 +4,8 @@
 //! A [`FlowLog`] is fed with the events of a [`crate::Judge`] and hands out a record when its
 //! window has ended. A record stands for one five-tuple of one interface in one direction with
 //! one action, so a flow that passed and was refused in one window has two. What is not logged is
-//! decided in one place, `Action::of` in `record.rs`.
+//! decided in `record.rs`; but the router's address is asked for here, when a record would begin,
+//! so that packets of known flows need not ask.
 //!
 //! Windows begin at multiples of the interval since the epoch. AWS does not say where its own
 //! begin; aligned ones are the same for every interface, run and worker, so that their records
@@ -258,8 +259,7 @@ impl FlowLog {
     }
 
     /// Counts the first packet of a record, if it is to have one.
-    fn begin_record(&mut self, slot: u32, packet: &LoggedPacket, event: &Event<'_>, second: i64) {
-        let number = slot;
+    fn begin_record(&mut self, number: u32, packet: &LoggedPacket, event: &Event<'_>, second: i64) {
         let Some(slot) = self.slots.get_mut(number as usize) else { return };
         let Some(interface) = self.policy.interfaces().get(packet.interface) else { return };
         let remote = match packet.direction {
