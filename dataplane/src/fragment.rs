@@ -17,7 +17,7 @@ use std::num::NonZeroU16;
 
 use sgwall_packet::{Direction, Duration, FragmentInfo, Headers, Timestamp, Transport, protocol};
 
-use crate::verdict::{DropReason, Outcome, PassReason, Verdict};
+use crate::verdict::{DropReason, FirstFragment, Outcome, PassReason, Verdict};
 
 /// How long a first fragment's verdict is kept.
 const DECIDED: Duration = Duration::from_secs(30);
@@ -200,6 +200,13 @@ impl FragmentTable {
         now: Timestamp,
     ) {
         let (protocol, transport) = (headers.protocol, headers.transport);
+        let first = FirstFragment {
+            outcome: verdict.outcome,
+            protocol,
+            src_port: headers.src_port(),
+            dst_port: headers.dst_port(),
+        };
+        let verdict = Verdict { first: Some(first), ..verdict };
         self.become_state(&key, State::Decided { verdict, protocol, transport }, now);
         self.end_if_complete(&key);
     }

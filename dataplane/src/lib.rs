@@ -9,7 +9,8 @@
 //!    security groups included;
 //! 5. [`path_mtu`]: whether the packet fits the way out;
 //! 6. [`verdict`]: what comes out;
-//! 7. [`counters`]: what was counted on the way.
+//! 7. [`counters`]: what was counted on the way;
+//! 8. [`flow_log`]: what is written down of it, a record for each flow and window.
 //!
 //! [`judge`] puts them together for whoever has whole frames: it parses, finds the interfaces
 //! concerned, judges on each side and keeps what virtual reassembly holds. [`neighbour`] checks what
@@ -22,6 +23,7 @@
 pub mod attribution;
 pub mod counters;
 pub mod exempt;
+pub mod flow_log;
 pub mod fragment;
 pub mod judge;
 pub mod neighbour;
@@ -33,4 +35,6 @@ pub use attribution::{Attribution, Side, Sides};
 pub use counters::Counters;
 pub use judge::{Emitted, Event, FrameInput, Judge, Judgement, Route, Sink};
 pub use pipeline::{Config, PacketContext, Pipeline, Released, TrackedFlow};
-pub use verdict::{DropReason, FlowState, Outcome, PassReason, SkipReason, Stage, Verdict};
+pub use verdict::{
+    DropReason, FirstFragment, FlowState, Outcome, PassReason, SkipReason, Stage, Verdict,
+};

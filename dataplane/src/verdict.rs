@@ -205,9 +205,24 @@ pub struct Verdict {
     /// The path MTU in bytes, where the packet is larger: one that passes goes on in fragments,
     /// one that is dropped for it is answered.
     pub mtu: Option<NonZeroU16>,
+    /// For a later fragment that follows its datagram's first: what that one told.
+    pub first: Option<FirstFragment>,
 }
 
-const _: () = assert!(size_of::<Verdict>() <= 24);
+const _: () = assert!(size_of::<Verdict>() <= 32);
+
+/// What later fragments of a datagram do not carry themselves, told by its first fragment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct FirstFragment {
+    /// What became of the first fragment.
+    pub outcome: Outcome,
+    /// Upper-layer protocol number; IPv6's later fragments may show another header's.
+    pub protocol: u8,
+    /// Source port; 0 for protocols without.
+    pub src_port: u16,
+    /// Destination port; 0 for protocols without.
+    pub dst_port: u16,
+}
 
 impl Verdict {
     /// A drop without rule or state.
@@ -224,7 +239,7 @@ impl Verdict {
 
     /// An outcome without rule or state.
     pub(crate) const fn of(outcome: Outcome) -> Self {
-        Verdict { outcome, rule: None, state: None, admitted_by: None, mtu: None }
+        Verdict { outcome, rule: None, state: None, admitted_by: None, mtu: None, first: None }
     }
 
     /// This verdict, decided by `rule`.

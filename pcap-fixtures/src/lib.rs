@@ -5,6 +5,7 @@
 //! [`Case::run`] drives the whole pipeline with it, and tells every step that went otherwise.
 //! `README.md` beside this crate says how to write one.
 
+mod flow_log;
 mod run;
 mod step;
 mod world;
@@ -87,6 +88,16 @@ pub struct Case {
     pub steps: Vec<String>,
     /// Tracked flows alive after the last step.
     pub flows: Option<usize>,
+    /// Lines of the flow log of all interfaces, in order.
+    pub flow_log: Option<Vec<String>>,
+    /// Its format, `v2` to `v5` or fields; left out: `v2`.
+    pub flow_log_format: Option<String>,
+    /// Its interval, seconds; left out: 600.
+    pub flow_log_interval: Option<u32>,
+    /// The traffic it records, `accept` or `reject`; left out: both.
+    pub flow_log_traffic: Option<String>,
+    /// Its records in one window at most; left out: plenty.
+    pub flow_log_max: Option<usize>,
 }
 
 impl Case {

@@ -10,6 +10,7 @@ use sgwall_packet::{Direction, LinkType, Timestamp};
 use sgwall_rules::compile::{CompiledPolicy, Generation};
 use sgwall_rules::model::{Compat, Policy};
 
+use crate::flow_log::ExpectedLog;
 use crate::step::{Step, What, change};
 use crate::{Case, world};
 
@@ -19,6 +20,7 @@ pub(crate) fn run(case: &Case, compat: Compat) -> Result<(), String> {
     let compile = |policy: &Policy, generation| {
         Arc::new(CompiledPolicy::compile(policy, Generation(generation)))
     };
+    let mut flow_log = ExpectedLog::of(case, compile(&policy, generation))?;
     let config = Config { max_flows: case.max_flows.unwrap_or(1000), hash_seed: [0x5eed, 1, 2, 3] };
     let pipeline = Pipeline::new(compile(&policy, generation), config);
     let mut judge = Judge::new(pipeline, attribution(case, &policy)?).with_offload(case.offload);
@@ -45,7 +47,9 @@ pub(crate) fn run(case: &Case, compat: Compat) -> Result<(), String> {
                     wrong.push(format!("{line}\n      found: refused, but the policy changed"));
                 }
                 generation += 1;
-                judge.set_policy(compile(&policy, generation), attribution(case, &policy)?);
+                let compiled = compile(&policy, generation);
+                flow_log.set_policy(Arc::clone(&compiled));
+                judge.set_policy(compiled, attribution(case, &policy)?);
             }
             What::Packet { packet, via, expected } => {
                 let mut data = packet.to_frame();
@@ -65,7 +69,10 @@ pub(crate) fn run(case: &Case, compat: Compat) -> Result<(), String> {
                 };
                 let policy = Arc::clone(judge.pipeline().policy());
                 let mut found = Vec::new();
-                judge.judge(frame, &mut |event| found.push(words(&event, &policy)));
+                judge.judge(frame, &mut |event| {
+                    flow_log.record(&event);
+                    found.push(words(&event, &policy));
+                });
                 let is_judged =
                     |word: &&String| !word.starts_with("skip") && !word.starts_with("fragment");
                 judged += found.iter().filter(is_judged).count() as u64;
@@ -76,7 +83,11 @@ pub(crate) fn run(case: &Case, compat: Compat) -> Result<(), String> {
         }
     }
     let mut orphans = 0;
-    judge.finish(&mut |_| orphans += 1);
+    judge.finish(&mut |event| {
+        flow_log.record(&event);
+        orphans += 1;
+    });
+    flow_log.finish(now, &mut wrong);
     check_ledger(&judge, judged + orphans, &mut wrong);
     let flows = judge.pipeline().connections().iter(now).count();
     if let Some(expected) = case.flows.filter(|expected| *expected != flows) {

@@ -12,6 +12,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+pub use self::fields::nearest;
 use self::fields::{Fields, parse};
 use crate::diagnostic::{Diagnostic, Origin};
 use crate::limits::{Limits, TIMEOUTS};

@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::replay::At;
 use crate::run::{AskArgs, FlowsArgs, RunArgs, TraceArgs};
 use ipnet::IpNet;
+use sgwall_dataplane::flow_log::{Format, Interval, InvalidInterval, Traffic};
 use sgwall_packet::Direction;
 
 /// Cloud security groups and network ACLs for any Linux interface or packet capture.
@@ -46,6 +47,7 @@ Examples:
   sgwall replay web.pcap --policy policy.toml     a summary
   sgwall replay web.pcap --policy dump/ --interface eni-0a1b --packets
   tcpdump -w - | sgwall replay - --policy policy.toml --json
+  sgwall replay web.pcap --policy policy.toml --flow-log - --flow-log-format v5
 
 Exit status: 0 judged; 2 the command line or the policy is wrong; 3 a file could not be read or \
 written, or a capture is damaged (what could be read was judged).")]
@@ -110,6 +112,59 @@ pub(crate) struct ReplayArgs {
     /// Tracked flows at once; a flow beyond is refused
     #[arg(long, value_name = "N", default_value_t = 1 << 20)]
     pub(crate) max_flows: usize,
+
+    #[command(flatten)]
+    pub(crate) flow_log: FlowLogArgs,
+}
+
+/// Arguments of the flow log.
+#[derive(Debug, Args)]
+pub(crate) struct FlowLogArgs {
+    /// Write a flow log, as Amazon VPC has them, to this file; `-` is standard output (the summary
+    /// then goes to standard error)
+    #[arg(long = "flow-log", value_name = "FILE|-")]
+    pub(crate) path: Option<PathBuf>,
+
+    /// Its fields: all up to a version, `v2` to `v5`, or those named, '${srcaddr} ${dstaddr} ...'
+    #[arg(long = "flow-log-format", value_name = "FORMAT", requires = "path")]
+    #[arg(default_value = "v2")]
+    pub(crate) format: Format,
+
+    /// Its aggregation interval, seconds: 60 or 600
+    #[arg(long = "flow-log-interval", value_name = "SECONDS", requires = "path")]
+    #[arg(default_value = "600", value_parser = interval)]
+    pub(crate) interval: Interval,
+
+    /// Which traffic it records
+    #[arg(long = "flow-log-traffic", value_name = "TRAFFIC", requires = "path")]
+    #[arg(value_enum, default_value_t = TrafficArg::All)]
+    pub(crate) traffic: TrafficArg,
+}
+
+/// The traffic of a flow log on the command line.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum TrafficArg {
+    /// What passed and what was refused
+    All,
+    /// What passed
+    Accept,
+    /// What was refused
+    Reject,
+}
+
+impl From<TrafficArg> for Traffic {
+    fn from(arg: TrafficArg) -> Self {
+        match arg {
+            TrafficArg::All => Traffic::All,
+            TrafficArg::Accept => Traffic::Accept,
+            TrafficArg::Reject => Traffic::Reject,
+        }
+    }
+}
+
+fn interval(text: &str) -> Result<Interval, String> {
+    let seconds = text.parse().map_err(|_| "expected 60 or 600, in seconds".to_owned())?;
+    Interval::from_secs(seconds).map_err(|error: InvalidInterval| error.to_string())
 }
 
 /// What becomes of tracked flows when the policy is replaced.

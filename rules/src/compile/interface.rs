@@ -196,6 +196,18 @@ impl CompiledInterface {
         self.subnet.vpc.as_deref()
     }
 
+    /// The id of its subnet; `None` if the subnet is unknown.
+    #[must_use]
+    pub fn subnet(&self) -> Option<&str> {
+        self.subnet.id.as_deref()
+    }
+
+    /// The account that owns it, which is that of its groups; `None` where no group tells.
+    #[must_use]
+    pub fn account(&self) -> Option<&str> {
+        self.groups.account.as_deref()
+    }
+
     /// The router's address in its subnet, of a family (SEMANTICS 12.8).
     #[must_use]
     pub fn router(&self, ipv6: bool) -> Option<IpAddr> {
@@ -262,6 +274,7 @@ impl CompiledInterface {
 /// What the interfaces of a subnet share.
 #[derive(Debug, Default)]
 pub(super) struct SubnetContext {
+    id: Option<String>,
     vpc: Option<String>,
     is_classic: bool,
     cidrs: Vec<IpNet>,
@@ -279,6 +292,7 @@ impl SubnetContext {
         let vpc_cidrs = vpc.map_or(&[][..], |vpc| &vpc.cidrs);
         let primary = vpc_cidrs.iter().find(|cidr| matches!(cidr, IpNet::V4(_)));
         SubnetContext {
+            id: Some(subnet.id.clone()),
             vpc: Some(subnet.vpc.clone()),
             is_classic: false,
             cidrs: subnet.cidrs.clone(),

@@ -52,6 +52,8 @@ pub struct RuleInfo {
 pub struct GroupRules {
     ingress: RuleSet,
     egress: RuleSet,
+    /// The account that owns the groups, as the first of them that knows tells.
+    pub(super) account: Option<String>,
 }
 
 impl GroupRules {
@@ -341,7 +343,11 @@ impl<'a> Catalogue<'a> {
                 (others.len() < all.len()).then(|| Box::new(RuleSet::new(&others)));
             set
         };
-        GroupRules { ingress: compile(Direction::Ingress), egress: compile(Direction::Egress) }
+        GroupRules {
+            ingress: compile(Direction::Ingress),
+            egress: compile(Direction::Egress),
+            account: groups.iter().find_map(|(group, _)| group.owner.clone()),
+        }
     }
 
     /// The entries of an ACL; none, which denies all, if there is no such ACL.

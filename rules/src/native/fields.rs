@@ -291,7 +291,8 @@ fn wrong_type(at: &Origin, found: &DeValue<'_>, what: &str) -> Diagnostic {
 
 /// The known key that was probably meant: the nearest by edits, if at most a third of its letters
 /// differ.
-fn nearest<'k>(name: &str, known: &[&'k str]) -> Option<&'k str> {
+#[must_use]
+pub fn nearest<'k>(name: &str, known: &[&'k str]) -> Option<&'k str> {
     let near = known.iter().map(|key| (edits(name, key), *key)).min()?;
     (near.0 * 3 <= near.1.len().max(3)).then_some(near.1)
 }

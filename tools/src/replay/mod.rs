@@ -1,10 +1,11 @@
 //! `sgwall replay`: judges captures by a policy, packet by packet.
 //!
 //! Here flags are resolved to what they mean, captures are read, and each event goes to whoever
-//! wants it: [`record`] makes it printable, [`summary`] adds up, [`split`] writes packets back.
-//! [`changes`] holds the policies that take over on the way.
+//! wants it: [`record`] makes it printable, [`summary`] adds up, [`split`] writes packets back,
+//! [`flow_log`] keeps a flow log. [`changes`] holds the policies that take over on the way.
 
 mod changes;
+mod flow_log;
 mod record;
 mod split;
 mod summary;
@@ -26,6 +27,7 @@ use crate::failure::Failure;
 use crate::policy;
 pub(crate) use changes::At;
 use changes::{Change, Changes};
+use flow_log::FlowLogFile;
 use record::{Printer, Reload};
 use split::Split;
 use summary::Summary;
@@ -60,6 +62,7 @@ struct Replay<'a> {
     changes: Changes,
     printer: Printer,
     split: Split,
+    flow_log: Option<FlowLogFile>,
     summary: Summary,
 }
 
@@ -81,11 +84,13 @@ pub(crate) fn run(args: &ReplayArgs) -> Result<(), Failure> {
     if matches!(captures[..], [Capture::Embedded]) {
         anstream::eprintln!("{EXAMPLE_NOTE}");
     }
+    let flow_log = FlowLogFile::create(args, &policy, &attribution)?;
     let replay = Replay {
         judge: Judge::new(Pipeline::new(Arc::clone(&policy), config), attribution)
             .with_offload(args.offload),
         printer: Printer::new(output, captures.len() > 1),
         split: Split::create(args.pass.as_deref(), args.drop.as_deref(), args.emitted.as_deref())?,
+        flow_log,
         summary: Summary::new(&policy),
         args,
         captures,
@@ -118,7 +123,16 @@ impl Replay<'_> {
                 change.name
             );
         }
+        let mut only_flow_log = false;
+        if let Some(flow_log) = &mut self.flow_log {
+            flow_log.finish()?;
+            only_flow_log = flow_log.is_stdout();
+        }
         let written = match output {
+            _ if only_flow_log => {
+                let mut err = anstream::stderr().lock();
+                self.summary.write_text(&mut err, &self.judge)
+            }
             Output::Json => self.summary.write_json(&mut out, &self.judge),
             _ => self.summary.write_text(&mut out, &self.judge),
         };
@@ -182,12 +196,15 @@ impl Replay<'_> {
         out: &mut impl Write,
         work: impl FnOnce(&mut Judge, Sink<'_>),
     ) -> Result<(), Failure> {
-        let Replay { judge, policy, printer, split, summary, .. } = self;
+        let Replay { judge, policy, printer, split, flow_log, summary, .. } = self;
         let mut failed = None;
         work(judge, &mut |event| {
             summary.add(&event);
             let printed = printer.print(out, policy, &event).map_err(Failure::Output);
-            if let Err(failure) = printed.and_then(|()| split.write(&event, policy)) {
+            let written = printed.and_then(|()| split.write(&event, policy)).and_then(|()| {
+                flow_log.as_mut().map_or(Ok(()), |flow_log| flow_log.record(&event))
+            });
+            if let Err(failure) = written {
                 failed.get_or_insert(failure);
             }
         });
@@ -204,6 +221,9 @@ impl Replay<'_> {
         let attribution = attribution_after(self.args, &change.policy)?;
         self.summary.end_policy(&self.judge);
         self.summary.begin_policy(&change.policy);
+        if let Some(flow_log) = &mut self.flow_log {
+            flow_log.set_policy(&change.policy);
+        }
         self.judge.set_policy(Arc::clone(&change.policy), attribution);
         self.policy = change.policy;
         let reload = Reload {
