@@ -104,7 +104,7 @@ fn a_syn_does_not_disturb_an_established_flow() {
 #[test]
 fn only_a_fitting_reset_ends_a_flow() {
     tcp(&[
-        SYN,
+        (0.0, '>', "S seq=1000 win=1000", "syn-sent"),
         SYN_ACK,
         (0.2, '>', "A seq=1001 ack=5001 win=1000", "established"),
         (1.0, '<', "R seq=5000", "established"),
@@ -127,14 +127,14 @@ fn only_a_fitting_reset_ends_a_flow() {
 #[test]
 fn windows_are_scaled_only_if_both_ends_offer_it() {
     tcp(&[
-        (0.0, '>', "S seq=1000 wscale=7", "syn-sent"),
+        (0.0, '>', "S seq=1000 win=1000 wscale=7", "syn-sent"),
         (0.1, '<', "SA seq=5000 ack=1001 wscale=2", "syn-recv"),
         (0.2, '>', "A seq=1001 ack=5001 win=1000", "established"),
         (0.3, '<', "R seq=133001", "established"),
         (0.4, '<', "R seq=133000", "close"),
     ]);
     tcp(&[
-        (0.0, '>', "S seq=1000 wscale=7", "syn-sent"),
+        (0.0, '>', "S seq=1000 win=1000 wscale=7", "syn-sent"),
         SYN_ACK,
         (0.2, '>', "A seq=1001 ack=5001 win=1000", "established"),
         (0.3, '<', "R seq=6001", "established"),

@@ -9,7 +9,7 @@ use std::num::NonZeroU16;
 use std::sync::Arc;
 
 use sgwall_conntrack::{ConnTable, Hit, Lookup, RuleTag, Scope, TimeoutProfile, may_open};
-use sgwall_packet::{Direction, Duration, FlowKey, Headers, Timestamp, Transport, quoted};
+use sgwall_packet::{Direction, Duration, FlowKey, Headers, Timestamp, Transport, quoted_of_receiver};
 use sgwall_rules::compile::{
     AclMatch, CompiledInterface, CompiledPolicy, GroupMatch, RuleId, RuleInfo,
 };
@@ -301,8 +301,14 @@ impl State {
                     true => (PassReason::Reply, FlowState::Reply),
                     false => (PassReason::Established, FlowState::Established),
                 };
-                let verdict = Verdict { admitted_by: Some(hit.tag), ..Verdict::pass(reason) };
-                (verdict.of_flow(Some(state)), Effect::Refresh(hit))
+                let is_outside = policy.tcp_window_check()
+                    && self.connections.is_out_of_window(&hit, packet.headers);
+                let (verdict, effect) = match is_outside {
+                    true => (Verdict::drop(DropReason::TcpOutOfWindow), Effect::None),
+                    false => (Verdict::pass(reason), Effect::Refresh(hit)),
+                };
+                let verdict = Verdict { admitted_by: Some(hit.tag), ..verdict };
+                (verdict.of_flow(Some(state)), effect)
             }
             // A new connection on the five-tuple of an ended one: judged afresh (SEMANTICS 7.6).
             Lookup::Reopen(old) => {
@@ -324,7 +330,7 @@ impl State {
     }
 
     /// An ICMP error about a packet of a tracked flow, where the policy admits those
-    /// (SEMANTICS 10.2). It never touches the flow (10.3).
+    /// (SEMANTICS 10.2). It never touches the flow (10.3); a redirect is none.
     fn related(
         &self,
         policy: &CompiledPolicy,
@@ -334,7 +340,7 @@ impl State {
         if !policy.icmp_related() {
             return None;
         }
-        let (key, side) = FlowKey::of(&quoted(packet.headers, packet.frame)?)?;
+        let (key, side) = FlowKey::of(&quoted_of_receiver(packet.headers, packet.frame)?)?;
         let hit = self.connections.lookup_related(scope, &key, side, packet.now)?;
         let verdict = Verdict { admitted_by: Some(hit.tag), ..Verdict::pass(PassReason::Related) };
         Some(verdict.of_flow(Some(FlowState::Related)))

@@ -36,6 +36,9 @@ pub struct Case {
     /// Whether ICMP errors are admitted by the packet they quote.
     #[serde(default)]
     pub icmp_related: bool,
+    /// Whether TCP segments outside the receiver's window are dropped.
+    #[serde(default)]
+    pub tcp_window_check: bool,
     /// Groups with their rules in one line each (`sgwall_rules::text`).
     #[serde(default)]
     pub groups: BTreeMap<String, Vec<String>>,

@@ -50,6 +50,7 @@ pub(crate) fn policy(case: &Case, compat: Compat) -> Result<Policy, String> {
     let mut policy = Policy {
         compat,
         icmp_related: case.icmp_related,
+        tcp_window_check: case.tcp_window_check,
         limits: Limits::of(compat),
         vpcs: vec![Vpc {
             id: "vpc".into(),

@@ -37,6 +37,7 @@ pub struct CompiledPolicy {
     generation: Generation,
     compat: Compat,
     icmp_related: bool,
+    tcp_window_check: bool,
     rules: Vec<RuleInfo>,
     interfaces: Vec<CompiledInterface>,
     by_id: HashMap<String, usize>,
@@ -101,6 +102,7 @@ impl CompiledPolicy {
             generation,
             compat: policy.compat,
             icmp_related: policy.icmp_related,
+            tcp_window_check: policy.tcp_window_check,
             rules,
             interfaces,
             smallest_mtu: smallest_mtu(policy),
@@ -126,6 +128,13 @@ impl CompiledPolicy {
     #[must_use]
     pub const fn icmp_related(&self) -> bool {
         self.icmp_related
+    }
+
+    /// Whether TCP segments of tracked flows outside the receiver's window are dropped
+    /// (SEMANTICS 7.7).
+    #[must_use]
+    pub const fn tcp_window_check(&self) -> bool {
+        self.tcp_window_check
     }
 
     /// No path of the policy has a smaller MTU, bytes: what is not larger fits everywhere.

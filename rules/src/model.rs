@@ -42,6 +42,9 @@ pub struct Policy {
     pub compat: Compat,
     /// Admit ICMP errors by the packet they quote (SEMANTICS section 10). Default off.
     pub icmp_related: bool,
+    /// Drop TCP segments of tracked flows outside the receiver's window (SEMANTICS 7.7). Default
+    /// off.
+    pub tcp_window_check: bool,
     /// The limits in force: the profile's, with the policy's overrides.
     pub limits: Limits,
     /// VPCs.
