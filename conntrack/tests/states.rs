@@ -2,25 +2,7 @@
 
 mod common;
 
-use common::{Tracker, at};
-
-/// Each line: time, sender (`>` the original end, `<` the other), flags and numbers, then the
-/// state after it. The handshake's numbers: the opener begins at 1000, the other at 5000.
-fn tcp(table: &[(f64, char, &str, &str)]) {
-    let mut tracker = Tracker::new(8);
-    for &(time, from, segment, state) in table {
-        let packet = match from {
-            '>' => format!("tcp 10.0.0.1:4000 -> 10.0.0.2:80 {segment}"),
-            _ => format!("tcp 10.0.0.2:80 -> 10.0.0.1:4000 {segment}"),
-        };
-        tracker.accept(time, &packet);
-        assert_eq!(tracker.state(time), state, "after {time} {from} {segment}");
-    }
-}
-
-const SYN: (f64, char, &str, &str) = (0.0, '>', "S seq=1000", "syn-sent");
-const SYN_ACK: (f64, char, &str, &str) = (0.1, '<', "SA seq=5000 ack=1001", "syn-recv");
-const ACK: (f64, char, &str, &str) = (0.2, '>', "A seq=1001 ack=5001", "established");
+use common::{ACK, SYN, SYN_ACK, Tracker, at, tcp};
 
 #[test]
 fn handshake_and_orderly_close() {
