@@ -128,7 +128,11 @@ fn data_in_the_syn() {
     tcp(&[SYN_DATA, (0.1, '<', "RA seq=0 ack=1101", "close")]);
     tcp(&[SYN_DATA, (0.1, '<', "RA seq=0 ack=1102", "syn-sent")]);
     // The SYN sent again without its data does not shorten what was sent.
-    tcp(&[SYN_DATA, (1.0, '>', "S seq=1000", "syn-sent"), (1.1, '<', "RA seq=0 ack=1101", "close")]);
+    tcp(&[
+        SYN_DATA,
+        (1.0, '>', "S seq=1000", "syn-sent"),
+        (1.1, '<', "RA seq=0 ack=1101", "close"),
+    ]);
     // The server's data comes at once, with its answer or after it.
     tcp(&[
         SYN_DATA,
@@ -225,6 +229,11 @@ fn a_reset_ends_a_handshake() {
     tcp(&[SYN, SYN_ACK, (0.2, '<', "R seq=5000", "syn-recv")]);
     tcp(&[SYN, SYN_ACK, (0.2, '>', "R seq=900000", "syn-recv")]);
     // The opener may have missed the SYN-ACK: its next SYN is refused as the first might have been.
-    tcp(&[SYN, SYN_ACK, (1.0, '>', "S seq=1000", "syn-recv"), (1.1, '<', "RA seq=0 ack=1001", "close")]);
+    tcp(&[
+        SYN,
+        SYN_ACK,
+        (1.0, '>', "S seq=1000", "syn-recv"),
+        (1.1, '<', "RA seq=0 ack=1001", "close"),
+    ]);
     tcp(&[SYN, SYN_ACK, (1.1, '<', "RA seq=0 ack=1002", "syn-recv")]);
 }
