@@ -106,9 +106,10 @@ impl Track {
         tcp.flags.contains(TcpFlags::ACK) && ahead <= self.window[From::Reply as usize].into()
     }
 
-    /// Whether a segment of the original end acknowledges the answer to its SYN.
+    /// Whether a segment of the original end acknowledges the answer to its SYN, and at most the
+    /// data that came with it (RFC 7413).
     fn confirms_answer(&self, tcp: &Tcp) -> bool {
-        tcp.ack.wrapping_sub(self.expects[From::Original as usize]) as i32 >= 0
+        tcp.ack.wrapping_sub(self.expects[From::Original as usize]) <= self.window(From::Original)
     }
 
     /// Whether a RST ends the flow.

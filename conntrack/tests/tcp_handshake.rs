@@ -151,6 +151,7 @@ fn an_ack_of_something_else_completes_nothing() {
         SYN_ACK,
         (0.2, '>', "A seq=1001 ack=5000", "syn-recv"),
         (0.2, '>', "A seq=1001 ack=1", "syn-recv"),
+        (0.2, '>', "A seq=1001 ack=100000", "syn-recv"),
         (0.2, '>', "A seq=1001 ack=2000000000", "syn-recv"),
         (0.2, '>', "A seq=900000 ack=5001", "syn-recv"),
         (0.2, '>', "PU seq=1001", "syn-recv"),
