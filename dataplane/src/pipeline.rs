@@ -9,7 +9,9 @@ use std::num::NonZeroU16;
 use std::sync::Arc;
 
 use sgwall_conntrack::{ConnTable, Hit, Lookup, RuleTag, Scope, TimeoutProfile, may_open};
-use sgwall_packet::{Direction, Duration, FlowKey, Headers, Timestamp, Transport, quoted_of_receiver};
+use sgwall_packet::{
+    Direction, Duration, FlowKey, Headers, Timestamp, Transport, quoted_of_receiver,
+};
 use sgwall_rules::compile::{
     AclMatch, CompiledInterface, CompiledPolicy, GroupMatch, RuleId, RuleInfo,
 };
@@ -19,7 +21,7 @@ use crate::counters::Counters;
 use crate::exempt::exempt;
 use crate::fragment::{DatagramKey, FragmentTable, Held};
 use crate::path_mtu::{Fit, RateLimit, fit};
-use crate::verdict::{DropReason, FlowState, PassReason, Verdict};
+use crate::verdict::{DropReason, FlowState, Outcome, PassReason, Verdict};
 
 /// Entries looked at for expiry each time that [`Pipeline::advance`] is called.
 const EXPIRY_BUDGET: usize = 64;
@@ -223,7 +225,7 @@ impl State {
     ) -> Verdict {
         let headers = packet.headers;
         if let Some(reason) = exempt(interface, policy.compat(), packet.direction, headers) {
-            return Verdict::pass(reason);
+            return self.note_exempt(packet, Verdict::pass(reason));
         }
         if is_unsupported(interface, headers) {
             return Verdict::drop(DropReason::Unsupported);
@@ -252,6 +254,23 @@ impl State {
         }
         let verdict = self.judge_whole(policy, interface, packet);
         self.fragments.decide(key, headers, verdict, packet.now);
+        verdict
+    }
+
+    /// Keeps the verdict on the first fragment of an exempt datagram, unless its address alone
+    /// made it so: later fragments do not show the port.
+    fn note_exempt(&mut self, packet: &PacketContext<'_>, verdict: Verdict) -> Verdict {
+        let (headers, now) = (packet.headers, packet.now);
+        let Some(fragment) = headers.fragment else { return verdict };
+        if verdict.outcome == Outcome::Pass(PassReason::Router) {
+            return verdict;
+        }
+        let scope = self.tracking[packet.interface].0;
+        let key = DatagramKey::of(scope.0, packet.direction, headers, fragment.id);
+        if let Err(reason) = self.fragments.first(key, headers, fragment, now) {
+            return Verdict::drop(reason);
+        }
+        self.fragments.decide(key, headers, verdict, now);
         verdict
     }
 
