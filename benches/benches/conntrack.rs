@@ -8,7 +8,7 @@ use std::hint::black_box;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use dashmap::DashMap;
 use sgwall_benches::Random;
-use sgwall_conntrack::{Config, ConnTable, Lookup, RuleTag, Scope, TimeoutProfile};
+use sgwall_conntrack::{Config, ConnTable, FlowState, Lookup, RuleTag, Scope, TimeoutProfile};
 use sgwall_packet::{FlowKey, Headers, LinkInfo, Tcp, TcpFlags, Timestamp, Transport};
 
 const NOW: Timestamp = Timestamp::from_secs(1_700_000_000);
@@ -102,6 +102,66 @@ fn established(c: &mut Criterion) {
     group.finish();
 }
 
+/// A data packet of an established TCP flow, windows checked or not: the setting is read for each
+/// packet, as the dataplane does.
+fn window(c: &mut Criterion) {
+    let mut group = c.benchmark_group("conntrack/window");
+    let timeouts = TimeoutProfile::default();
+    for n in [1_000, 100_000] {
+        let flows = flows(n);
+        let mut table = table(n + 1);
+        let mut sample = Vec::new();
+        for flow in &flows {
+            table.insert(Scope(0), flow, NOW, &timeouts, RuleTag(0), 0).expect("room");
+            let answer = segment(&turned(flow), 9, 2, TcpFlags::SYN | TcpFlags::ACK);
+            let data = segment(flow, 2, 10, TcpFlags::ACK);
+            for packet in [&answer, &data] {
+                if let Lookup::Hit(hit) = table.lookup(Scope(0), packet, NOW) {
+                    table.refresh(&hit, packet, NOW, &timeouts);
+                }
+            }
+            sample.push(data);
+        }
+        let established = table.iter(NOW).filter(|flow| flow.state == FlowState::TcpEstablished);
+        assert_eq!(established.count(), n);
+        let sample: Vec<_> = sample.into_iter().step_by(n.div_ceil(10_000)).collect();
+        group.throughput(Throughput::Elements(sample.len() as u64));
+        let mut pass = |is_checked: Option<bool>| {
+            let mut passed = 0;
+            for packet in &sample {
+                if let Lookup::Hit(hit) = table.lookup(Scope(0), packet, NOW)
+                    && !(is_checked.is_some_and(black_box) && table.is_out_of_window(&hit, packet))
+                {
+                    table.refresh(&hit, packet, NOW, &timeouts);
+                    passed += 1;
+                }
+            }
+            assert_eq!(passed, sample.len());
+        };
+        for (name, is_checked) in [("none", None), ("off", Some(false)), ("on", Some(true))] {
+            group.bench_function(BenchmarkId::new(name, n), |b| b.iter(|| pass(is_checked)));
+        }
+    }
+    group.finish();
+}
+
+/// The same packet from the other end.
+fn turned(headers: &Headers) -> Headers {
+    let mut turned = Headers { src: headers.dst, dst: headers.src, ..*headers };
+    if let Transport::Tcp(tcp) = &mut turned.transport {
+        (tcp.src_port, tcp.dst_port) = (tcp.dst_port, tcp.src_port);
+    }
+    turned
+}
+
+fn segment(headers: &Headers, seq: u32, ack: u32, flags: TcpFlags) -> Headers {
+    let mut segment = *headers;
+    if let Transport::Tcp(tcp) = &mut segment.transport {
+        (tcp.seq, tcp.ack, tcp.flags) = (seq, ack, flags);
+    }
+    segment
+}
+
 /// The first packet of a flow, into an empty table with room.
 fn open(c: &mut Criterion) {
     let mut group = c.benchmark_group("conntrack/open");
@@ -137,5 +197,5 @@ fn open(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, established, open);
+criterion_group!(benches, established, window, open);
 criterion_main!(benches);

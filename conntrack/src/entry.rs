@@ -133,10 +133,12 @@ pub(crate) struct Track {
     pub(crate) flags: u8,
     /// TCP: the window shift of each end, 4 bits each; 15: it offered none.
     pub(crate) shifts: u8,
-    /// TCP: the last window field of each end, not scaled. Index 0 is the original end.
+    /// TCP: how much more each end has been ready to take, in units of its scale. Index 0 is the
+    /// original end. While a SYN is unanswered, index 1 has the bytes of data it carried.
     pub(crate) window: [u16; 2],
     /// TCP: the next byte that each end expects: its last acknowledgement number or, before it
-    /// has sent one, what its answer to a SYN will be.
+    /// has sent one, the one after the other's SYN. That of the original end is unknown until its
+    /// SYN is answered.
     pub(crate) expects: [u32; 2],
 }
 
@@ -178,9 +180,21 @@ impl Flow {
         matches!(&headers.transport, Transport::Tcp(tcp) if tcp::reopens(self.track.state, tcp))
     }
 
+    /// Whether the packet is a TCP segment that its receiver can only refuse.
+    pub(crate) fn is_outside(&self, headers: &Headers, side: Side) -> bool {
+        match &headers.transport {
+            Transport::Tcp(tcp) => tcp::is_outside(&self.track, self.from(side), tcp),
+            _ => false,
+        }
+    }
+
+    fn from(&self, side: Side) -> From {
+        if self.is_reply(side) { From::Reply } else { From::Original }
+    }
+
     /// Notes an accepted packet; false if it does not refresh the flow.
     pub(crate) fn note(&mut self, headers: &Headers, side: Side) -> bool {
-        let from = if self.is_reply(side) { From::Reply } else { From::Original };
+        let from = self.from(side);
         let track = &mut self.track;
         match &headers.transport {
             Transport::Tcp(tcp) => {

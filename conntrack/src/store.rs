@@ -114,6 +114,12 @@ impl<K: Copy + Eq + Hash> Store<K> {
     }
 
     /// The entry of a handle, if it is still the one.
+    pub(crate) fn get(&self, handle: Handle) -> Option<&Flow> {
+        let slot = self.slots.get(handle.index as usize)?;
+        (slot.version == handle.version).then_some(&slot.flow)
+    }
+
+    /// The same, to change it.
     pub(crate) fn get_mut(&mut self, handle: Handle) -> Option<&mut Flow> {
         let slot = self.slots.get_mut(handle.index as usize)?;
         (slot.version == handle.version).then_some(&mut slot.flow)

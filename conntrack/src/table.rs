@@ -141,6 +141,18 @@ impl ConnTable {
         Some((hit, flow))
     }
 
+    /// Whether a packet of a flow is a TCP segment outside the receiver's window, or a RST that
+    /// does not fit: what [`Self::refresh`] would give no effect, and no receiver takes
+    /// (SEMANTICS 7.7). Before the handshake is complete only RSTs can be that.
+    #[must_use]
+    pub fn is_out_of_window(&self, hit: &Hit, headers: &Headers) -> bool {
+        let flow = match hit.is_ipv6 {
+            false => self.v4.get(hit.handle),
+            true => self.v6.get(hit.handle),
+        };
+        flow.is_some_and(|flow| flow.is_outside(headers, hit.side))
+    }
+
     /// Notes an accepted packet in its entry: its state advances and its idle time starts again.
     pub fn refresh(
         &mut self,

@@ -1,11 +1,16 @@
 //! The TCP state machine of SEMANTICS 7.6, as a table from state, sender and segment.
 //!
-//! Windows are never checked to drop (7.7): a segment outside the receiver's window passes, but
-//! it neither refreshes nor advances the flow, so that a sender who guesses cannot end a flow or
-//! keep it alive. A RST counts only if its sequence number is what the receiver expects, or lies
-//! in its window.
+//! A segment outside the receiver's window passes unless the caller asks ([`is_outside`], 7.7),
+//! but it neither refreshes nor advances the flow, so that a sender who guesses cannot end a flow
+//! or keep it alive. A RST counts only if its sequence number is what the receiver expects, or
+//! lies in its window.
 //!
-//! Sequence numbers are compared modulo 2^32 (RFC 9293, section 3.4).
+//! A window is known by what its owner says of it, never by what others send: the highest byte
+//! that an end was ready to take, which never moves back, because data sent while it was open may
+//! still be on its way. A lost, fragmented or repeated segment cannot put it out of step.
+//!
+//! Sequence numbers are compared modulo 2^32 (RFC 9293, section 3.4), windows scaled as RFC 7323
+//! has it: only if both SYNs offer it, and never the window of a SYN itself.
 
 use sgwall_packet::{Tcp, TcpFlags};
 
@@ -29,17 +34,17 @@ impl From {
     }
 }
 
-/// `expects` of the original end is known.
-const KNOWN: u8 = 1;
-/// The original end has sent a FIN.
-const FIN: u8 = 1 << 2;
+/// The original end has sent a FIN; the next bit: the reply end has.
+const FIN: u8 = 1;
 /// The second FIN came from the reply end.
-const LAST_FIN_REPLY: u8 = 1 << 4;
+const LAST_FIN_REPLY: u8 = 1 << 2;
+/// An end has offered no window scale.
 const NO_SHIFT: u8 = 15;
 
-/// How far behind what its receiver expects a segment may lie: a retransmission. As Linux's
-/// connection tracking has it (`MAXACKWINDOW`).
-const BEHIND: u32 = 66_000;
+/// How far behind what its receiver expects a segment may lie at least (a retransmission), and how
+/// far beyond an end's window its acknowledgement: Linux takes a segment that begins in its window
+/// whole. As Linux's connection tracking has it (`MAXACKWINDOW`).
+const SLACK: u32 = 66_000;
 
 impl Track {
     fn has(&self, flag: u8, end: From) -> bool {
@@ -50,17 +55,10 @@ impl Track {
         self.flags |= flag << end as u8;
     }
 
-    fn expect(&mut self, end: From, next: u32) {
-        self.expects[end as usize] = next;
-        self.set(KNOWN, end);
-    }
-
-    /// Bytes that `end` is ready to take; at least one, which a zero-window probe uses.
-    fn window(&self, end: From) -> u32 {
+    /// The shift of an end's window: 0 unless both ends have offered one.
+    fn shift(&self, end: From) -> u8 {
         let shifts = [self.shifts & 15, self.shifts >> 4];
-        let scaled = shifts.iter().all(|&shift| shift != NO_SHIFT);
-        let shift = if scaled { shifts[end as usize] } else { 0 };
-        (u32::from(self.window[end as usize]) << shift).max(1)
+        if shifts.contains(&NO_SHIFT) { 0 } else { shifts[end as usize] }
     }
 
     fn note_shift(&mut self, end: From, offered: Option<u8>) {
@@ -71,47 +69,113 @@ impl Track {
         };
     }
 
+    /// Bytes that `end` is ready to take; at least one, which a zero-window probe uses.
+    fn window(&self, end: From) -> u32 {
+        (u32::from(self.window[end as usize]) << self.shift(end)).max(1)
+    }
+
+    /// The largest window that `end` can have offered: how far back a sender that has missed its
+    /// acknowledgements may begin again.
+    fn widest(&self, end: From) -> u32 {
+        (u32::from(u16::MAX) << self.shift(end)).max(SLACK)
+    }
+
+    /// How far a segment begins beyond what its receiver expects, and how far it ends.
+    fn reach(&self, from: From, tcp: &Tcp) -> (i32, i32) {
+        let ahead = tcp.seq.wrapping_sub(self.expects[from.other() as usize]) as i32;
+        (ahead, ahead.saturating_add_unsigned(segment_len(tcp)))
+    }
+
     /// Whether a segment lies where its receiver can use it, or is an old one sent again.
     fn in_window(&self, from: From, tcp: &Tcp) -> bool {
-        let to = from.other();
-        if !self.has(KNOWN, to) {
-            return true;
-        }
-        let ahead = tcp.seq.wrapping_sub(self.expects[to as usize]) as i32;
-        let window = self.window(to);
-        ahead <= window as i32
-            && ahead.saturating_add_unsigned(segment_len(tcp)) >= -(window.max(BEHIND) as i32)
+        let (start, end) = self.reach(from, tcp);
+        let window = self.window(from.other());
+        start <= window as i32 && end >= -(window.max(SLACK) as i32)
+    }
+
+    /// Whether a segment acknowledges what the other end may have sent, or did long ago.
+    fn acknowledges_sent(&self, from: From, tcp: &Tcp) -> bool {
+        let ahead = tcp.ack.wrapping_sub(self.expects[from as usize]) as i32;
+        (-(self.widest(from) as i32)..=(self.window(from) + SLACK) as i32).contains(&ahead)
+    }
+
+    /// Whether a segment of the reply end acknowledges the SYN, and at most the data in it
+    /// (RFC 7413): nothing else is an answer to it (RFC 9293, section 3.10.7.3).
+    fn answers_syn(&self, tcp: &Tcp) -> bool {
+        let ahead = tcp.ack.wrapping_sub(self.expects[From::Reply as usize]);
+        tcp.flags.contains(TcpFlags::ACK) && ahead <= self.window[From::Reply as usize].into()
+    }
+
+    /// Whether a segment of the original end acknowledges the answer to its SYN, and at most the
+    /// data that came with it (RFC 7413).
+    fn confirms_answer(&self, tcp: &Tcp) -> bool {
+        tcp.ack.wrapping_sub(self.expects[From::Original as usize]) <= self.window(From::Original)
     }
 
     /// Whether a RST ends the flow.
     fn is_valid_reset(&self, from: From, tcp: &Tcp) -> bool {
-        // The answer to a SYN names nothing but that SYN (RFC 9293, section 3.10.7.3).
         if self.state == FlowState::TcpSynSent && from == From::Reply {
-            return tcp.flags.contains(TcpFlags::ACK) && tcp.ack == self.expects[1];
+            return self.answers_syn(tcp);
         }
         let to = from.other();
         let ahead = tcp.seq.wrapping_sub(self.expects[to as usize]);
-        self.has(KNOWN, to) && ahead < self.window(to)
+        let in_window = ahead < self.window(to);
+        // The opener may not have heard the answer to its SYN: the answer to its next one counts.
+        let refuses_syn = self.state == FlowState::TcpSynRecv
+            && from == From::Reply
+            && tcp.flags.contains(TcpFlags::ACK)
+            && tcp.ack == self.expects[From::Reply as usize];
+        in_window || refuses_syn
     }
 
+    /// Takes over what an end says it expects and is ready to take.
     fn learn(&mut self, from: From, tcp: &Tcp) {
-        if !tcp.flags.contains(TcpFlags::ACK) {
-            return;
-        }
-        let newer = tcp.ack.wrapping_sub(self.expects[from as usize]) as i32 >= 0;
-        if newer || !self.has(KNOWN, from) {
-            self.expect(from, tcp.ack);
-            self.window[from as usize] = tcp.window;
+        let (end, shift) = (from as usize, self.shift(from));
+        let bytes = match tcp.flags.contains(TcpFlags::SYN) {
+            true => i64::from(tcp.window),
+            false => i64::from(tcp.window) << shift,
+        };
+        let moved = i64::from(tcp.ack.wrapping_sub(self.expects[end]) as i32);
+        let forward = moved.max(0);
+        let edge = (moved + bytes).max(i64::from(self.window[end]) << shift);
+        self.expects[end] = self.expects[end].wrapping_add(forward as u32);
+        self.window[end] = in_units((edge - forward) as u32, shift);
+    }
+
+    /// Notes a SYN or SYN-ACK that answers the SYN: what the original end will expect, and how the
+    /// windows of both are scaled from here on.
+    fn note_answer(&mut self, tcp: &Tcp) {
+        let bytes = self.window(From::Original);
+        self.expects[From::Original as usize] = tcp.seq.wrapping_add(1);
+        self.note_shift(From::Reply, tcp.window_scale);
+        self.window[From::Original as usize] = in_units(bytes, self.shift(From::Original));
+        let window = u32::from(tcp.window);
+        self.window[From::Reply as usize] = in_units(window, self.shift(From::Reply));
+        if tcp.flags.contains(TcpFlags::ACK) {
+            self.expects[From::Reply as usize] = tcp.ack;
         }
     }
 }
 
+/// Bytes of a window as its field counts them, rounded up: what fits is never taken for too much.
+fn in_units(bytes: u32, shift: u8) -> u16 {
+    bytes.div_ceil(1 << shift).min(u16::MAX.into()) as u16
+}
+
 /// Notes the SYN that opens a flow.
 pub(crate) fn open(track: &mut Track, syn: &Tcp) {
-    track.expect(From::Reply, syn.seq.wrapping_add(1));
     track.window[From::Original as usize] = syn.window;
     track.note_shift(From::Original, syn.window_scale);
     track.note_shift(From::Reply, None);
+    note_syn(track, syn);
+}
+
+/// Notes what the answer to a SYN of the original end must acknowledge. Until it comes, the
+/// window of the reply end holds how many bytes of data came with the SYN.
+fn note_syn(track: &mut Track, syn: &Tcp) {
+    track.expects[From::Reply as usize] = syn.seq.wrapping_add(1);
+    let reply = &mut track.window[From::Reply as usize];
+    *reply = (*reply).max(syn.payload_len.min(u16::MAX.into()) as u16);
 }
 
 /// Whether a new SYN on the five-tuple of such a flow is a new connection. The specification says
@@ -120,29 +184,58 @@ pub(crate) fn reopens(state: FlowState, tcp: &Tcp) -> bool {
     tcp.flags.is_opening() && matches!(state, FlowState::TcpTimeWait | FlowState::TcpClose)
 }
 
+/// Whether a segment is one that its receiver can only refuse: outside its window, acknowledging
+/// what was never sent, or a RST that does not count.
+///
+/// A SYN is never that, nor a SYN-ACK: whoever has a connection answers it, whatever its number
+/// (RFC 5961, section 4). Nor is what comes before the handshake is complete, RSTs aside: no end
+/// has confirmed yet what it expects, and what does not fit lets the ends find out (RFC 9293,
+/// figures 8 to 10). After a RST there is no window any more.
+pub(crate) fn is_outside(track: &Track, from: From, tcp: &Tcp) -> bool {
+    use FlowState as S;
+    if track.state == S::TcpClose {
+        return false;
+    }
+    if tcp.flags.contains(TcpFlags::RST) {
+        // What the other end expects of the opener may be left from an earlier connection.
+        let is_unknown = track.state == S::TcpSynSent && from == From::Original;
+        return !is_unknown && !track.is_valid_reset(from, tcp);
+    }
+    let in_handshake = matches!(track.state, S::TcpSynSent | S::TcpSynSent2 | S::TcpSynRecv);
+    if in_handshake || tcp.flags.contains(TcpFlags::SYN) {
+        return false;
+    }
+    let to = from.other();
+    let (start, end) = track.reach(from, tcp);
+    let fits = start <= track.window(to) as i32 && end >= -(track.widest(to) as i32);
+    !fits || (tcp.flags.contains(TcpFlags::ACK) && !track.acknowledges_sent(from, tcp))
+}
+
 /// What an accepted segment makes of the state; `None`: it has no effect, not even a refresh.
 pub(crate) fn advance(track: &mut Track, from: From, tcp: &Tcp) -> Option<FlowState> {
     use FlowState as S;
     let state = track.state;
     let has = |flag| tcp.flags.contains(flag);
     let (syn, ack, fin) = (has(TcpFlags::SYN), has(TcpFlags::ACK), has(TcpFlags::FIN));
+    // What follows a reset does not keep the flow alive.
+    if state == S::TcpClose {
+        return None;
+    }
     if has(TcpFlags::RST) {
         return track.is_valid_reset(from, tcp).then_some(S::TcpClose);
     }
-    // What follows a reset does not keep the flow alive.
-    if state == S::TcpClose || (syn && fin) {
+    if syn && fin {
         return None;
     }
     if tcp.flags.is_opening() {
         return match (state, from) {
             (S::TcpSynSent, From::Original) => {
-                track.expect(From::Reply, tcp.seq.wrapping_add(1));
+                note_syn(track, tcp);
                 Some(state)
             }
             // Simultaneous open (RFC 9293, figure 7).
-            (S::TcpSynSent | S::TcpSynSent2, From::Reply) => {
-                track.expect(From::Original, tcp.seq.wrapping_add(1));
-                track.note_shift(From::Reply, tcp.window_scale);
+            (S::TcpSynSent, From::Reply) => {
+                track.note_answer(tcp);
                 Some(S::TcpSynSent2)
             }
             (S::TcpSynSent2 | S::TcpSynRecv, _) => Some(state),
@@ -150,26 +243,44 @@ pub(crate) fn advance(track: &mut Track, from: From, tcp: &Tcp) -> Option<FlowSt
             _ => None,
         };
     }
-    if !track.in_window(from, tcp) {
+    // A receiver drops what has no ACK (RFC 9293, section 3.10.7.4).
+    if !ack {
+        return None;
+    }
+    if state == S::TcpSynSent {
+        let is_answer = syn && from == From::Reply && track.answers_syn(tcp);
+        return is_answer.then(|| {
+            track.note_answer(tcp);
+            S::TcpSynRecv
+        });
+    }
+    // A server that keeps nothing of a SYN (RFC 4987, 3.6) may answer the next one otherwise.
+    let answers_again = state == S::TcpSynRecv
+        && (syn && from == From::Reply)
+        && tcp.ack == track.expects[From::Reply as usize];
+    if answers_again {
+        track.expects[From::Original as usize] = tcp.seq.wrapping_add(1);
+        return Some(state);
+    }
+    if !track.in_window(from, tcp) || !track.acknowledges_sent(from, tcp) {
+        return None;
+    }
+    if state == S::TcpSynSent2 {
+        return syn.then(|| {
+            track.learn(from, tcp);
+            S::TcpSynRecv
+        });
+    }
+    let completes = state == S::TcpSynRecv && from == From::Original;
+    // Else a forger who cannot see the answer to the SYN it forged would make it a connection.
+    if completes && !track.confirms_answer(tcp) {
         return None;
     }
     track.learn(from, tcp);
-    if syn && ack {
-        return match (state, from) {
-            (S::TcpSynSent, From::Reply) | (S::TcpSynSent2, _) => {
-                track.expect(from.other(), tcp.seq.wrapping_add(1));
-                track.note_shift(from, tcp.window_scale);
-                Some(S::TcpSynRecv)
-            }
-            (S::TcpSynRecv, _) => Some(state),
-            _ => None,
-        };
+    if syn {
+        return (state == S::TcpSynRecv).then_some(state);
     }
-    let state = match (state, from) {
-        (S::TcpSynRecv, From::Original) if ack => S::TcpEstablished,
-        (S::TcpSynSent | S::TcpSynSent2, _) => return None,
-        _ => state,
-    };
+    let state = if completes { S::TcpEstablished } else { state };
     if fin && !track.has(FIN, from) {
         track.set(FIN, from);
         if track.has(FIN, from.other()) {
@@ -182,8 +293,8 @@ pub(crate) fn advance(track: &mut Track, from: From, tcp: &Tcp) -> Option<FlowSt
     }
     let last_fin = if track.flags & LAST_FIN_REPLY != 0 { From::Reply } else { From::Original };
     Some(match state {
-        S::TcpFinWait if ack && !track.has(FIN, from) => S::TcpCloseWait,
-        S::TcpLastAck if ack && !fin && from != last_fin => S::TcpTimeWait,
+        S::TcpFinWait if !track.has(FIN, from) => S::TcpCloseWait,
+        S::TcpLastAck if !fin && from != last_fin => S::TcpTimeWait,
         state => state,
     })
 }

@@ -2,25 +2,7 @@
 
 mod common;
 
-use common::{Tracker, at};
-
-/// Each line: time, sender (`>` the original end, `<` the other), flags and numbers, then the
-/// state after it. The handshake's numbers: the opener begins at 1000, the other at 5000.
-fn tcp(table: &[(f64, char, &str, &str)]) {
-    let mut tracker = Tracker::new(8);
-    for &(time, from, segment, state) in table {
-        let packet = match from {
-            '>' => format!("tcp 10.0.0.1:4000 -> 10.0.0.2:80 {segment}"),
-            _ => format!("tcp 10.0.0.2:80 -> 10.0.0.1:4000 {segment}"),
-        };
-        tracker.accept(time, &packet);
-        assert_eq!(tracker.state(time), state, "after {time} {from} {segment}");
-    }
-}
-
-const SYN: (f64, char, &str, &str) = (0.0, '>', "S seq=1000", "syn-sent");
-const SYN_ACK: (f64, char, &str, &str) = (0.1, '<', "SA seq=5000 ack=1001", "syn-recv");
-const ACK: (f64, char, &str, &str) = (0.2, '>', "A seq=1001 ack=5001", "established");
+use common::{ACK, SYN, SYN_ACK, Tracker, at, tcp};
 
 #[test]
 fn handshake_and_orderly_close() {
@@ -104,7 +86,7 @@ fn a_syn_does_not_disturb_an_established_flow() {
 #[test]
 fn only_a_fitting_reset_ends_a_flow() {
     tcp(&[
-        SYN,
+        (0.0, '>', "S seq=1000 win=1000", "syn-sent"),
         SYN_ACK,
         (0.2, '>', "A seq=1001 ack=5001 win=1000", "established"),
         (1.0, '<', "R seq=5000", "established"),
@@ -127,14 +109,14 @@ fn only_a_fitting_reset_ends_a_flow() {
 #[test]
 fn windows_are_scaled_only_if_both_ends_offer_it() {
     tcp(&[
-        (0.0, '>', "S seq=1000 wscale=7", "syn-sent"),
+        (0.0, '>', "S seq=1000 win=1000 wscale=7", "syn-sent"),
         (0.1, '<', "SA seq=5000 ack=1001 wscale=2", "syn-recv"),
         (0.2, '>', "A seq=1001 ack=5001 win=1000", "established"),
         (0.3, '<', "R seq=133001", "established"),
         (0.4, '<', "R seq=133000", "close"),
     ]);
     tcp(&[
-        (0.0, '>', "S seq=1000 wscale=7", "syn-sent"),
+        (0.0, '>', "S seq=1000 win=1000 wscale=7", "syn-sent"),
         SYN_ACK,
         (0.2, '>', "A seq=1001 ack=5001 win=1000", "established"),
         (0.3, '<', "R seq=6001", "established"),

@@ -3,7 +3,8 @@
 //! Only a datagram's first fragment carries the transport header, so only it can be judged; its
 //! verdict is kept for 30 seconds and later fragments take it. A later fragment that comes first
 //! is held, by token: the bytes stay with the caller, who hears of them through [`Released`].
-//! Everything is bounded: datagrams, fragments held of each, bytes held of each, time.
+//! Everything is bounded: datagrams, fragments held of each, bytes held of each, time. What would
+//! go beyond a bound is dropped, and nothing known makes room for it.
 //!
 //! Life cycle of an entry: made by a datagram's first-seen fragment; *waiting* until its first
 //! fragment is judged (at most 2 s), then *decided* (30 s); *refused* when its fragments
@@ -23,7 +24,8 @@ use crate::verdict::{DropReason, FirstFragment, Outcome, PassReason, Verdict};
 const DECIDED: Duration = Duration::from_secs(30);
 /// How long later fragments wait for the first.
 const WAITING: Duration = Duration::from_secs(2);
-/// Datagrams known at once.
+/// Datagrams known at once. At the cap a new one is dropped and those known go on (`drop-new`): to
+/// make room by forgetting one would let a sender of beginnings break everyone's datagrams.
 const MAX_DATAGRAMS: usize = 4096;
 /// Fragments held of one datagram, and their bytes.
 const MAX_HELD: usize = 16;

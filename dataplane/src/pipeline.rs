@@ -11,7 +11,9 @@ use std::num::NonZeroU16;
 use std::sync::Arc;
 
 use sgwall_conntrack::{ConnTable, Hit, Lookup, RuleTag, Scope, TimeoutProfile, may_open};
-use sgwall_packet::{Direction, Duration, FlowKey, Headers, Timestamp, Transport, quoted};
+use sgwall_packet::{
+    Direction, Duration, FlowKey, Headers, Timestamp, Transport, quoted_of_receiver,
+};
 use sgwall_rules::compile::{
     AclMatch, CompiledInterface, CompiledPolicy, GroupMatch, RuleId, RuleInfo,
 };
@@ -21,7 +23,7 @@ use crate::counters::Counters;
 use crate::exempt::exempt;
 use crate::fragment::{DatagramKey, FragmentTable, Held};
 use crate::path_mtu::{Fit, RateLimit, fit};
-use crate::verdict::{DropReason, FlowState, PassReason, Verdict};
+use crate::verdict::{DropReason, FlowState, Outcome, PassReason, Verdict};
 
 pub use flows::TrackedFlow;
 
@@ -234,7 +236,7 @@ impl State {
     ) -> Verdict {
         let headers = packet.headers;
         if let Some(reason) = exempt(policy, interface, packet.direction, headers) {
-            return Verdict::pass(reason);
+            return self.note_exempt(packet, Verdict::pass(reason));
         }
         if is_unsupported(interface, headers) {
             return Verdict::drop(DropReason::Unsupported);
@@ -263,6 +265,23 @@ impl State {
         }
         let verdict = self.judge_whole(policy, interface, packet);
         self.fragments.decide(key, headers, verdict, packet.now);
+        verdict
+    }
+
+    /// Keeps the verdict on the first fragment of an exempt datagram, unless its address alone
+    /// made it so: later fragments do not show the port.
+    fn note_exempt(&mut self, packet: &PacketContext<'_>, verdict: Verdict) -> Verdict {
+        let (headers, now) = (packet.headers, packet.now);
+        let Some(fragment) = headers.fragment else { return verdict };
+        if verdict.outcome == Outcome::Pass(PassReason::Router) {
+            return verdict;
+        }
+        let scope = self.tracking[packet.interface].0;
+        let key = DatagramKey::of(scope.0, packet.direction, headers, fragment.id);
+        if let Err(reason) = self.fragments.first(key, headers, fragment, now) {
+            return Verdict::drop(reason);
+        }
+        self.fragments.decide(key, headers, verdict, now);
         verdict
     }
 
@@ -312,8 +331,14 @@ impl State {
                     true => (PassReason::Reply, FlowState::Reply),
                     false => (PassReason::Established, FlowState::Established),
                 };
-                let verdict = Verdict { admitted_by: Some(hit.tag), ..Verdict::pass(reason) };
-                (verdict.of_flow(Some(state)), Effect::Refresh(hit))
+                let is_outside = policy.tcp_window_check()
+                    && self.connections.is_out_of_window(&hit, packet.headers);
+                let (verdict, effect) = match is_outside {
+                    true => (Verdict::drop(DropReason::TcpOutOfWindow), Effect::None),
+                    false => (Verdict::pass(reason), Effect::Refresh(hit)),
+                };
+                let verdict = Verdict { admitted_by: Some(hit.tag), ..verdict };
+                (verdict.of_flow(Some(state)), effect)
             }
             // A new connection on the five-tuple of an ended one: judged afresh (SEMANTICS 7.6).
             Lookup::Reopen(old) => {
@@ -335,7 +360,7 @@ impl State {
     }
 
     /// An ICMP error about a packet of a tracked flow, where the policy admits those
-    /// (SEMANTICS 10.2). It never touches the flow (10.3).
+    /// (SEMANTICS 10.2). It never touches the flow (10.3); a redirect is none.
     fn related(
         &self,
         policy: &CompiledPolicy,
@@ -345,7 +370,7 @@ impl State {
         if !policy.icmp_related() {
             return None;
         }
-        let (key, side) = FlowKey::of(&quoted(packet.headers, packet.frame)?)?;
+        let (key, side) = FlowKey::of(&quoted_of_receiver(packet.headers, packet.frame)?)?;
         let hit = self.connections.lookup_related(scope, &key, side, packet.now)?;
         let verdict = Verdict { admitted_by: Some(hit.tag), ..Verdict::pass(PassReason::Related) };
         Some(verdict.of_flow(Some(FlowState::Related)))

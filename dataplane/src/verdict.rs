@@ -163,6 +163,8 @@ reasons! {
             "no entry of the subnet's network ACL matches: the final deny";
         ConntrackFull: "conntrack-full", Conntrack,
             "it would open a tracked flow, and the flow table is full";
+        TcpOutOfWindow: "tcp-out-of-window", Conntrack,
+            "a TCP segment outside its receiver's window, or a reset that does not fit (tcp_window_check)";
         NoRule: "no-rule", SecurityGroup, "no rule of the interface's groups allows it";
         MtuExceeded: "mtu-exceeded", PathMtu,
             "larger than the path's MTU, and it may not be fragmented";

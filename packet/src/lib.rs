@@ -25,7 +25,7 @@ pub use headers::{
 pub use mtu::{fragment_ipv4, too_big};
 pub use neighbour::{Arp, Mac, NeighbourMessage};
 pub use parse::{addresses, is_extension_header, parse, parse_ip};
-pub use quote::{is_icmp_error, quoted};
+pub use quote::{is_icmp_error, quoted, quoted_of_receiver};
 pub use readdress::Readdress;
 pub use text::{PacketSpec, SpecError};
 pub use time::{Duration, Timestamp};

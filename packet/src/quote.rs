@@ -15,6 +15,9 @@ pub const fn is_icmp_error(proto: u8, kind: u8) -> bool {
     matches!((proto, kind), (protocol::ICMP, 3 | 4 | 5 | 11 | 12) | (protocol::ICMPV6, 1..=4))
 }
 
+/// ICMP redirect: it asks a host to send elsewhere, and says nothing of the quoted packet's fate.
+const REDIRECT: u8 = 5;
+
 /// The headers of the packet that the ICMP error `headers` of `frame` quotes.
 ///
 /// Quotes are cut short by nature: what lies beyond eight bytes of the quoted transport header
@@ -30,4 +33,23 @@ pub fn quoted(headers: &Headers, frame: &[u8]) -> Option<Headers> {
     let end = usize::from(headers.ip_offset) + headers.ip_len as usize;
     let quote = frame.get(start..end.min(frame.len()))?;
     parse_quoted(quote).ok().filter(|h| h.transport != Transport::LaterFragment)
+}
+
+/// The same, if the error can be true: it is of the quoted packet's family, it goes to the host
+/// that sent the quoted packet, and that packet came to harm (a redirect says no such thing).
+///
+/// Whoever answers a packet with an error sends it to that packet's source (RFC 1122, 3.2.2;
+/// RFC 4443, 2.2), so an error that quotes someone else's packet is a lie.
+#[must_use]
+pub fn quoted_of_receiver(headers: &Headers, frame: &[u8]) -> Option<Headers> {
+    let is_possible = match headers.transport {
+        Transport::Icmp(icmp) if headers.protocol == protocol::ICMP => {
+            !headers.is_ipv6() && icmp.kind != REDIRECT
+        }
+        _ => headers.is_ipv6(),
+    };
+    if !is_possible {
+        return None;
+    }
+    quoted(headers, frame).filter(|inner| inner.src == headers.dst)
 }

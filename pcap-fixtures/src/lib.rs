@@ -49,6 +49,9 @@ pub struct Case {
     /// Public addresses of `a`, `b` and `c`.
     #[serde(default)]
     pub public: BTreeMap<String, IpAddr>,
+    /// Whether TCP segments outside the receiver's window are dropped.
+    #[serde(default)]
+    pub tcp_window_check: bool,
     /// Groups with their rules in one line each (`sgwall_rules::text`).
     #[serde(default)]
     pub groups: BTreeMap<String, Vec<String>>,

@@ -59,10 +59,11 @@ impl Step {
 /// The text of a packet with addresses in place of names: `X:53` becomes `203.0.113.1:53`.
 fn with_addresses(packet: &str, names: &BTreeMap<String, IpAddr>) -> String {
     let word = |word: &str| {
-        let (quote, word) = match word.split_once('"') {
-            Some((quote, rest)) => (format!("{quote}\""), rest),
+        let (quote, word) = match word.split_once("=\"") {
+            Some((quote, rest)) => (format!("{quote}=\""), rest),
             None => (String::new(), word),
         };
+        let (word, end) = word.strip_suffix('"').map_or((word, ""), |word| (word, "\""));
         let (name, port) = match word.rsplit_once(':') {
             Some((name, port)) => (name, Some(port)),
             None => (word, None),
@@ -74,7 +75,7 @@ fn with_addresses(packet: &str, names: &BTreeMap<String, IpAddr>) -> String {
             (Some(address), Some(port)) if address.is_ipv6() => format!("[{address}]:{port}"),
             (Some(address), Some(port)) => format!("{address}:{port}"),
         };
-        quote + &text
+        quote + &text + end
     };
     packet.split_whitespace().map(word).collect::<Vec<_>>().join(" ")
 }

@@ -65,6 +65,7 @@ pub(crate) fn policy(case: &Case, compat: Compat) -> Result<Policy, String> {
         compat,
         icmp_related: case.icmp_related,
         exempt: case.exempt.as_ref().map_or(Exempt::ALL, exempt),
+        tcp_window_check: case.tcp_window_check,
         limits: Limits::of(compat),
         vpcs: vec![Vpc {
             id: "vpc".into(),

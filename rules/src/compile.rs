@@ -38,6 +38,7 @@ pub struct CompiledPolicy {
     compat: Compat,
     icmp_related: bool,
     exempt: Exempt,
+    tcp_window_check: bool,
     rules: Vec<RuleInfo>,
     interfaces: Vec<CompiledInterface>,
     by_id: HashMap<String, usize>,
@@ -127,6 +128,7 @@ impl CompiledPolicy {
             compat: policy.compat,
             icmp_related: policy.icmp_related,
             exempt: policy.exempt,
+            tcp_window_check: policy.tcp_window_check,
             rules,
             interfaces,
             smallest_mtu: smallest_mtu(policy),
@@ -160,6 +162,13 @@ impl CompiledPolicy {
     #[must_use]
     pub const fn exempt(&self) -> Exempt {
         self.exempt
+    }
+
+    /// Whether TCP segments of tracked flows outside the receiver's window are dropped
+    /// (SEMANTICS 7.7).
+    #[must_use]
+    pub const fn tcp_window_check(&self) -> bool {
+        self.tcp_window_check
     }
 
     /// No path of the policy has a smaller MTU, bytes: what is not larger fits everywhere.

@@ -44,6 +44,9 @@ pub struct Policy {
     pub icmp_related: bool,
     /// What passes unfiltered (SEMANTICS 2.9, 8.8). Default: all of it.
     pub exempt: Exempt,
+    /// Drop TCP segments of tracked flows outside the receiver's window (SEMANTICS 7.7). Default
+    /// off.
+    pub tcp_window_check: bool,
     /// The limits in force: the profile's, with the policy's overrides.
     pub limits: Limits,
     /// VPCs.

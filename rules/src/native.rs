@@ -28,6 +28,7 @@ const TOP: &[&str] = &[
     "compat",
     "icmp_related",
     "exempt",
+    "tcp_window_check",
     "limits",
     "vpc",
     "subnet",
@@ -47,6 +48,7 @@ pub struct Files {
     compat: Option<(Compat, Origin)>,
     icmp_related: Option<(bool, Origin)>,
     exempt: Option<(Exempt, Origin)>,
+    tcp_window_check: Option<(bool, Origin)>,
     limits: Vec<(&'static str, u32, Origin)>,
     /// Groups whose egress (ingress, for a default group) was left out, by index.
     default_rules: Vec<(usize, Direction)>,
@@ -164,6 +166,9 @@ impl Files {
         if let Some(exempt) = exempt(top, out) {
             agree(&mut self.exempt, exempt, top.at.field("exempt"), out);
         }
+        if let Some(check) = top.boolean("tcp_window_check", out) {
+            agree(&mut self.tcp_window_check, check, top.at.field("tcp_window_check"), out);
+        }
         let known: Vec<_> = LIMITS.iter().map(|(key, _)| *key).collect();
         let Some(limits) = top.table("limits", &known, out) else { return };
         for &(key, _) in LIMITS {
@@ -213,10 +218,12 @@ impl Files {
     /// Adds what was read to `policy`, and fills in what was left out: a group's VPC where there
     /// is only one, default rules (SEMANTICS 5.1, 5.2), an interface's default group.
     pub fn finish(self, policy: &mut Policy, out: &mut Vec<Diagnostic>) {
-        let Files { policy: mut mine, compat, icmp_related, limits, .. } = self;
+        let Files { policy: mut mine, compat, icmp_related, tcp_window_check, limits, .. } = self;
         policy.compat = compat.map_or(policy.compat, |(compat, _)| compat);
         policy.icmp_related = icmp_related.map_or(policy.icmp_related, |(related, _)| related);
         policy.exempt = self.exempt.map_or(policy.exempt, |(exempt, _)| exempt);
+        policy.tcp_window_check =
+            tcp_window_check.map_or(policy.tcp_window_check, |(check, _)| check);
         policy.limits = Limits::of(policy.compat);
         for (key, value, _) in limits {
             if let Some((_, field)) = LIMITS.iter().find(|(known, _)| *known == key) {

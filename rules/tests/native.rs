@@ -1,5 +1,6 @@
 //! Native policy files: what a good one means, and what is said of a broken one.
 
+use sgwall_rules::compile::{CompiledPolicy, Generation};
 use sgwall_rules::diagnostic::Severity;
 use sgwall_rules::load::{Input, Loaded, load};
 use sgwall_rules::model::{Compat, Direction, L4Match, Peer, Policy};
@@ -104,6 +105,27 @@ fn a_policy_may_be_spread_over_files() {
             "error[conflict]: c.toml:2: compat: contradicts b.toml:2: compat; give it in one of the files only"
         ]
     );
+}
+
+/// Off unless a file says otherwise; no two may differ.
+#[test]
+fn windows_are_checked_where_a_policy_says_so() {
+    assert!(!policy(GOOD).tcp_window_check);
+    let on = "version = 1\ntcp_window_check = true\n";
+    let merged = try_load(&[("a.toml", GOOD), ("b.toml", on), ("c.toml", on)]).unwrap();
+    assert!(merged.policy.tcp_window_check);
+    let compiled = CompiledPolicy::compile(&merged.policy, Generation(0));
+    assert!(compiled.tcp_window_check());
+    let off = "version = 1\ntcp_window_check = false\n";
+    assert_eq!(
+        try_load(&[("a.toml", GOOD), ("b.toml", on), ("c.toml", off)]).unwrap_err(),
+        [
+            "error[conflict]: c.toml:2: tcp_window_check: contradicts b.toml:2: tcp_window_check; give it in one of the files only"
+        ]
+    );
+    let wrong = try_load(&[("a.toml", GOOD), ("b.toml", "version = 1\ntcp_window_check = 1\n")]);
+    let wrong = wrong.unwrap_err().join("\n");
+    assert!(wrong.contains("b.toml:2: tcp_window_check"), "{wrong}");
 }
 
 /// SEMANTICS 5.1: the default group admits its own members, and is used where none is named.

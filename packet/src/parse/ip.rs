@@ -112,10 +112,9 @@ fn check_fragment(
     at: usize,
     fragment: Option<FragmentInfo>,
 ) -> Result<(), ParseError> {
+    let end = |f: FragmentInfo| f.offset.saturating_add(f.len);
     match fragment {
-        Some(f) if f.offset + f.len > 65_535 => {
-            Err(bad_field(layer, at, "fragment end", f.offset + f.len))
-        }
+        Some(f) if end(f) > 65_535 => Err(bad_field(layer, at, "fragment end", end(f))),
         Some(f) if f.more && f.len % 8 != 0 => {
             Err(bad_field(layer, at, "length of a fragment that is not the last", f.len))
         }
