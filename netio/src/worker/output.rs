@@ -54,7 +54,7 @@ impl Output {
     }
 
     /// Sends frame `frame` of the batch to `port`, from where it lies. A frame may go to several
-    /// ports. A port that there is not drops it.
+    /// ports. A frame or port that there is not is ignored.
     pub fn forward(&mut self, frame: usize, port: usize) {
         self.act(Action { port, source: Source::Batch, frame: frame as u32 });
     }
@@ -97,12 +97,13 @@ impl Output {
             let is_same = |a: &&Action| (a.port, a.source) == (first.port, first.source);
             let (run, further) = rest.split_at(rest.iter().take_while(is_same).count());
             rest = further;
-            self.run.order.clear();
-            self.run.order.extend(run.iter().map(|action| action.frame));
             let from = match first.source {
                 Source::Batch => &mut *batch,
                 Source::Built => &mut self.built,
             };
+            let exists = |frame: &u32| (*frame as usize) < from.len();
+            self.run.order.clear();
+            self.run.order.extend(run.iter().map(|action| action.frame).filter(exists));
             if let (Some(device), Some(counters)) =
                 (devices.get_mut(first.port), counters.get(first.port))
             {
