@@ -49,6 +49,16 @@ pub trait Handler: Send {
     fn idle(&mut self, now: Timestamp, out: &mut Output);
 }
 
+impl<H: Handler + ?Sized> Handler for Box<H> {
+    fn batch(&mut self, now: Timestamp, port: usize, frames: &mut Frames, out: &mut Output) {
+        (**self).batch(now, port, frames, out);
+    }
+
+    fn idle(&mut self, now: Timestamp, out: &mut Output) {
+        (**self).idle(now, out);
+    }
+}
+
 /// One worker before it runs: its queue of every port, and its handler.
 pub struct Plan<H> {
     /// One device a port; the index is the port's number.

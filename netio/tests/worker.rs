@@ -1,5 +1,8 @@
 //! Workers over devices in memory: order, offload, counters, failures. No root, no kernel device.
 
+// Tests of input and output look at the clock.
+#![allow(clippy::disallowed_methods)]
+
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
