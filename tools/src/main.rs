@@ -3,6 +3,7 @@
 // The command line reads files; the core crates may not.
 #![allow(clippy::disallowed_methods)]
 
+mod bench;
 mod cli;
 mod failure;
 mod policy;
@@ -12,10 +13,11 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use cli::{Cli, Command};
+use cli::{BenchCommand, Cli, Command};
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
+        Command::Bench(BenchCommand::Forward(args)) => bench::run(&args),
         Command::Replay(args) => replay::run(&args),
     };
     match result {
