@@ -397,6 +397,16 @@ fn a_persistent_tap_is_attached_to_and_stays() {
     // Nobody else can have it meanwhile.
     assert!(matches!(open(&options), Err(DeviceError::Busy { .. })));
     drop(tap);
+    // Offload is forgotten by who does not want it: nobody would cut the super-frames.
+    let cuts = || {
+        let output = scratch.command("ethtool").args(["-k", "keep0"]).output().expect("ethtool");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        text.lines().any(|line| line.starts_with("tcp-segmentation-offload: on"))
+    };
+    assert!(cuts(), "offload was granted");
+    let tap = open(&TapOptions { offload: false, ..options }).expect("attached");
+    assert!(!cuts());
+    drop(tap);
     let find = |name: &str| scratch.inside(|| Interface::find(name)).expect("namespace");
     assert_eq!(find("keep0").expect("it stays").mac, [2, 0, 0, 0, 0, 0x42]);
     // One that we made goes, unless it is to stay.

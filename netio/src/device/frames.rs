@@ -163,6 +163,11 @@ impl Frames {
         self.truncated += 1;
     }
 
+    /// Counts a frame whose offload header the kernel could not write.
+    pub(super) fn note_bad_offload(&mut self) {
+        self.bad_offload += 1;
+    }
+
     /// Appends a copy of a frame that came from outside, if its offload header fits it.
     pub(super) fn push_checked(&mut self, frame: &[u8], header: VnetHeader) {
         self.room(frame.len())[..frame.len()].copy_from_slice(frame);
