@@ -3,8 +3,8 @@
 //! Worker *n* owns queue *n* of every port, its handler and its memory, and shares nothing but
 //! counters, which it alone writes. It reads a batch from a port, asks the clock once, hands the
 //! batch to its [`Handler`], and writes what the handler forwarded or built, in that order. It
-//! makes no system calls but read, write and poll, and allocates nothing once its buffers have
-//! grown. Frames that nobody forwards are dropped: that is the default.
+//! makes no system calls but to read, to write and to wait, and allocates nothing once its buffers
+//! have grown. Frames that nobody forwards are dropped: that is the default.
 //!
 //! A worker ends when it is told to, when a device fails, or when its handler panics; then all
 //! workers of the set end, their devices close, and no frame passes any more. Whoever spawned them
@@ -295,9 +295,9 @@ impl Worker {
 
     /// Works until told to stop.
     fn run(&mut self, handler: &mut impl Handler) -> Result<(), WorkerFailure> {
-        let mut next_idle = self.clock.now();
+        let mut now = self.clock.now();
+        let mut next_idle = now;
         loop {
-            let mut now = self.clock.now();
             for port in 0..self.devices.len() {
                 if self.ready[port] {
                     now = self.serve(port, handler)?;
@@ -313,11 +313,13 @@ impl Worker {
             }
             if !self.ready.contains(&true) {
                 self.sleep(next_idle.since(now))?;
+                now = self.clock.now();
             }
         }
     }
 
-    /// Reads a batch from `port` and carries out what the handler says; when that began.
+    /// Reads a batch from `port` and carries out what the handler says; the answer is the batch's
+    /// time.
     fn serve(
         &mut self,
         port: usize,
@@ -341,7 +343,10 @@ impl Worker {
 
     /// Whether somebody called, since last asked.
     fn take_wake(&self) -> bool {
-        self.shared.wakers.get(self.number).is_some_and(|w| w.is_set.swap(false, Ordering::AcqRel))
+        let waker = self.shared.wakers.get(self.number);
+        waker.is_some_and(|waker| {
+            waker.is_set.load(Ordering::Acquire) && waker.is_set.swap(false, Ordering::AcqRel)
+        })
     }
 
     /// Waits for frames, a call, or the time to pass.

@@ -39,7 +39,21 @@ fn pattern(n: usize) -> Vec<u8> {
     (0..n as u32).flat_map(|i| i.wrapping_mul(2_654_435_761).to_le_bytes()).take(n).collect()
 }
 
+/// Waits until `to` answers: a link that has just come up loses frames for a while.
+fn reach(from: &Scratch, to: &str) {
+    let begin = Instant::now();
+    loop {
+        let output = from.command("ping").args(["-c", "1", "-W", "1", to]).output();
+        if output.expect("ping of iputils is installed").status.success() {
+            return;
+        }
+        assert!(begin.elapsed() < PATIENCE, "{to} does not answer");
+    }
+}
+
+/// Pings thrice; every answer must come.
 fn ping(from: &Scratch, to: &str, more: &[&str]) {
+    reach(from, to);
     let mut command = from.command("ping");
     let output = command.args(["-c", "3", "-i", "0.05", "-W", "5"]).args(more).arg(to).output();
     let output = output.expect("ping of iputils is installed");

@@ -1,5 +1,6 @@
 //! Hosts in network namespaces, and interfaces between them.
 
+use std::io::Write;
 use std::os::fd::BorrowedFd;
 
 use sgwall_netio::clock::Clock;
@@ -25,7 +26,8 @@ pub(crate) fn can_run(test: &str) -> bool {
     } else {
         return true;
     };
-    eprintln!("NOT RUN: {test}: {why}");
+    // Past the capture of test output: it is to be seen.
+    let _ = writeln!(std::io::stderr(), "NOT RUN: {test}: {why}");
     let is_required = std::env::var("SGWALL_LIVE").is_ok_and(|value| value == "required");
     assert!(!is_required, "{test} is required, but cannot run: {why}");
     false
