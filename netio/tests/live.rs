@@ -1,7 +1,7 @@
 //! The live path over real interfaces: TAP and packet sockets in network namespaces of their own.
 //!
-//! Needs root and iproute2. Where that is missing the tests say so and pass, unless
-//! `SGWALL_LIVE=required`.
+//! Needs root, iproute2, ping, ethtool and setpriv. Where one is missing the tests say so and pass,
+//! unless `SGWALL_LIVE=required`.
 
 // Tests of input and output look at the clock.
 #![allow(clippy::disallowed_methods)]
@@ -44,7 +44,7 @@ fn reach(from: &Scratch, to: &str) {
     let begin = Instant::now();
     loop {
         let output = from.command("ping").args(["-c", "1", "-W", "1", to]).output();
-        if output.expect("ping of iputils is installed").status.success() {
+        if output.expect("ping ran").status.success() {
             return;
         }
         assert!(begin.elapsed() < PATIENCE, "{to} does not answer");
@@ -56,7 +56,7 @@ fn ping(from: &Scratch, to: &str, more: &[&str]) {
     reach(from, to);
     let mut command = from.command("ping");
     let output = command.args(["-c", "3", "-i", "0.05", "-W", "5"]).args(more).arg(to).output();
-    let output = output.expect("ping of iputils is installed");
+    let output = output.expect("ping ran");
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success() && text.contains(" 0% packet loss"), "{text}");
 }
@@ -405,11 +405,17 @@ fn a_persistent_tap_is_attached_to_and_stays() {
     scratch.ip("tuntap add dev keep0 mode tap").expect("a persistent TAP");
     scratch.ip("link set keep0 address 02:00:00:00:00:42").expect("its address");
     let options = TapOptions { mtu: Some(1400), ..TapOptions::new("keep0") };
-    let open = |options: &TapOptions| scratch.inside(|| Tap::open(options)).expect("namespace");
-    let tap = open(&options).expect("attached");
+    let try_open = |options: &TapOptions| scratch.inside(|| Tap::open(options)).expect("namespace");
+    let open = |options: &TapOptions| {
+        eventually(|| match try_open(options) {
+            Err(DeviceError::Busy { .. }) => None,
+            opened => Some(opened.expect("a TAP")),
+        })
+    };
+    let tap = open(&options);
     assert_eq!((tap.interface.mac, tap.interface.mtu), ([2, 0, 0, 0, 0, 0x42], 1400));
     // Nobody else can have it meanwhile.
-    assert!(matches!(open(&options), Err(DeviceError::Busy { .. })));
+    assert!(matches!(try_open(&options), Err(DeviceError::Busy { .. })));
     drop(tap);
     // Offload is forgotten by who does not want it: nobody would cut the super-frames.
     let cuts = || {
@@ -418,20 +424,36 @@ fn a_persistent_tap_is_attached_to_and_stays() {
         text.lines().any(|line| line.starts_with("tcp-segmentation-offload: on"))
     };
     assert!(cuts(), "offload was granted");
-    let tap = open(&TapOptions { offload: false, ..options }).expect("attached");
+    let tap = open(&TapOptions { offload: false, ..options });
     assert!(!cuts());
     drop(tap);
     let find = |name: &str| scratch.inside(|| Interface::find(name)).expect("namespace");
     assert_eq!(find("keep0").expect("it stays").mac, [2, 0, 0, 0, 0, 0x42]);
     // One that we made goes, unless it is to stay.
-    drop(open(&TapOptions::new("made0")).expect("made"));
-    assert!(matches!(find("made0"), Err(DeviceError::NotFound { .. })));
+    let goes = |name| {
+        eventually(|| matches!(find(name), Err(DeviceError::NotFound { .. })).then_some(()));
+    };
+    drop(open(&TapOptions::new("made0")));
+    goes("made0");
     let stay = TapOptions { persistent: Some(true), ..TapOptions::new("made1") };
-    drop(open(&stay).expect("made"));
+    drop(open(&stay));
     find("made1").expect("it stays");
     let go = TapOptions { persistent: Some(false), ..stay };
-    drop(open(&go).expect("attached"));
-    assert!(matches!(find("made1"), Err(DeviceError::NotFound { .. })));
+    drop(open(&go));
+    goes("made1");
+}
+
+/// Asks until there is an answer. A descriptor that we close lives on in the child that another
+/// test has just forked, until that becomes another program.
+fn eventually<T>(ask: impl Fn() -> Option<T>) -> T {
+    let begin = Instant::now();
+    loop {
+        if let Some(answer) = ask() {
+            return answer;
+        }
+        assert!(begin.elapsed() < PATIENCE, "no answer");
+        thread::yield_now();
+    }
 }
 
 #[test]
@@ -491,7 +513,7 @@ fn without_privileges_the_mend_is_named() {
     let mut command: Command = scratch.command("setpriv");
     command.args(["--bounding-set=-all", "--inh-caps=-all", "--no-new-privs"]);
     command.arg(&program).args(["child_without_privileges", "--exact", "--ignored", "--nocapture"]);
-    let output = command.output().expect("setpriv of util-linux is installed");
+    let output = command.output().expect("setpriv ran");
     let text = String::from_utf8_lossy(&output.stdout);
     let errors = String::from_utf8_lossy(&output.stderr);
     for (label, capability) in [("TAP: ", "CAP_NET_ADMIN"), ("PACKET: ", "CAP_NET_RAW")] {

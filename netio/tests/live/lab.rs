@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::os::fd::BorrowedFd;
+use std::process::Command;
 
 use sgwall_netio::clock::Clock;
 use sgwall_netio::device::Device;
@@ -17,8 +18,13 @@ pub(crate) const B: &str = "10.99.0.2";
 
 /// Whether live tests can run here. If not, says so, and fails where they are required.
 pub(crate) fn can_run(test: &str) -> bool {
+    let missing = ["ip", "ping", "ethtool", "setpriv"]
+        .into_iter()
+        .find(|program| Command::new(program).arg("-V").output().is_err());
     let why = if !rustix::process::geteuid().is_root() {
         "not root".to_owned()
+    } else if let Some(program) = missing {
+        format!("there is no {program} command")
     } else if !std::path::Path::new("/dev/net/tun").exists() {
         "there is no /dev/net/tun".to_owned()
     } else if let Err(error) = Scratch::new("probe") {
