@@ -1,13 +1,15 @@
 //! Work in another network namespace, one that `ip netns` has named.
 //!
 //! A descriptor stays in the namespace it was opened in, so only opening a device happens there.
+//! [`Scratch`] is a namespace for a test or a measurement, which goes away with its value.
 
 use std::io;
+use std::os::fd::AsFd;
 use std::path::Path;
+use std::process::{Command, Stdio};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
-use std::os::fd::AsFd;
 use thiserror::Error;
 
 /// Where `ip netns` keeps its names.
@@ -22,6 +24,14 @@ pub enum NetnsError {
     /// The process may not enter it.
     #[error("no permission to enter network namespace {0:?}; run as root or grant CAP_SYS_ADMIN")]
     NoPermission(String),
+    /// `ip` of iproute2 could not be run, or did not do what it should.
+    #[error("{command}: {message}")]
+    Command {
+        /// What was to be run.
+        command: String,
+        /// What it said, or why it could not be run.
+        message: String,
+    },
     /// Anything else that the system said.
     #[error("cannot enter network namespace {name:?}: {source}")]
     Io {
@@ -64,6 +74,81 @@ pub fn inside<T: Send>(name: &str, work: impl FnOnce() -> T + Send) -> Result<T,
             Err(panic) => std::panic::resume_unwind(panic),
         }
     })
+}
+
+/// A network namespace of its own, with its loopback interface up; deleted when dropped.
+#[derive(Debug)]
+pub struct Scratch {
+    name: String,
+}
+
+impl Scratch {
+    /// Makes a namespace whose name begins with `sgwall-` and `label` and is like no other.
+    ///
+    /// # Errors
+    /// Without root, or without iproute2.
+    pub fn new(label: &str) -> Result<Self, NetnsError> {
+        let [random, ..] = crate::seed::random_seed();
+        let name = format!("sgwall-{label}-{}-{:08x}", std::process::id(), random as u32);
+        run_ip(&["netns", "add", &name])?;
+        let scratch = Scratch { name };
+        scratch.ip("link set lo up")?;
+        Ok(scratch)
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Runs `ip` on it, with arguments between blanks: `link set tap0 up`.
+    ///
+    /// # Errors
+    /// What `ip` said, if it failed.
+    pub fn ip(&self, arguments: &str) -> Result<(), NetnsError> {
+        let mut all = vec!["-n", &self.name];
+        all.extend(arguments.split_whitespace());
+        run_ip(&all)
+    }
+
+    /// A command that will run in it, without standard input.
+    #[must_use]
+    pub fn command(&self, program: &str) -> Command {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.name, program]).stdin(Stdio::null());
+        command
+    }
+
+    /// Runs `work` in it; see [`inside`].
+    ///
+    /// # Errors
+    /// If it cannot be entered.
+    pub fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T, NetnsError> {
+        inside(&self.name, work)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if let Err(error) = run_ip(&["netns", "del", &self.name]) {
+            eprintln!("network namespace {} stays: {error}", self.name);
+        }
+    }
+}
+
+fn run_ip(arguments: &[&str]) -> Result<(), NetnsError> {
+    let failed =
+        |message| NetnsError::Command { command: format!("ip {}", arguments.join(" ")), message };
+    let output = Command::new("ip").args(arguments).stdin(Stdio::null()).output();
+    let output = output.map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => failed("there is no ip command; install iproute2".to_owned()),
+        _ => failed(error.to_string()),
+    })?;
+    match output.status.success() {
+        true => Ok(()),
+        false => Err(failed(String::from_utf8_lossy(&output.stderr).trim().to_owned())),
+    }
 }
 
 #[cfg(test)]

@@ -3,8 +3,8 @@
 //! Worker *n* owns queue *n* of every port, its handler and its memory, and shares nothing but
 //! counters, which it alone writes. It reads a batch from a port, asks the clock once, hands the
 //! batch to its [`Handler`], and writes what the handler forwarded or built, in that order. It
-//! makes no system calls but read, write and poll, and allocates nothing once its buffers have
-//! grown. Frames that nobody forwards are dropped: that is the default.
+//! makes no system calls but to read, to write and to wait, and allocates nothing once its buffers
+//! have grown. Frames that nobody forwards are dropped: that is the default.
 //!
 //! A worker ends when it is told to, when a device fails, or when its handler panics; then all
 //! workers of the set end, their devices close, and no frame passes any more. Whoever spawned them
@@ -18,9 +18,8 @@ use std::any::Any;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -112,13 +111,15 @@ pub struct Workers<H> {
     threads: Vec<JoinHandle<ThreadEnd<H>>>,
     counters: Vec<Arc<[PortCounters]>>,
     shared: Arc<Shared>,
-    ends: mpsc::Receiver<()>,
 }
 
 /// What workers and their owner tell each other.
 #[derive(Debug)]
 struct Shared {
     stop: AtomicBool,
+    /// Whether a worker has ended, and whom to tell.
+    has_ended: Mutex<bool>,
+    ends: Condvar,
     wakers: Vec<Waker>,
 }
 
@@ -145,16 +146,13 @@ impl Shared {
 }
 
 /// Stops the whole set when one worker ends, however it ends.
-struct StopAll {
-    shared: Arc<Shared>,
-    ends: mpsc::Sender<()>,
-}
+struct StopAll(Arc<Shared>);
 
 impl Drop for StopAll {
     fn drop(&mut self) {
-        self.shared.stop();
-        // Nobody may be listening any more.
-        let _ = self.ends.send(());
+        self.0.stop();
+        *self.0.has_ended.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.0.ends.notify_all();
     }
 }
 
@@ -171,20 +169,20 @@ impl<H: Handler + 'static> Workers<H> {
                 .map_err(WorkerFailure::io("make an event descriptor"))?;
             wakers.push(Waker { event, is_set: AtomicBool::new(false) });
         }
-        let shared = Arc::new(Shared { stop: AtomicBool::new(false), wakers });
-        let (sender, ends) = mpsc::channel();
-        let mut workers = Workers {
-            threads: Vec::new(),
-            counters: Vec::new(),
-            shared: Arc::clone(&shared),
-            ends,
-        };
+        let shared = Arc::new(Shared {
+            stop: AtomicBool::new(false),
+            has_ended: Mutex::new(false),
+            ends: Condvar::new(),
+            wakers,
+        });
+        let mut workers =
+            Workers { threads: Vec::new(), counters: Vec::new(), shared: Arc::clone(&shared) };
         for (number, Plan { devices, mut handler }) in plans.into_iter().enumerate() {
             let counters: Arc<[PortCounters]> =
                 devices.iter().map(|_| PortCounters::default()).collect();
             workers.counters.push(Arc::clone(&counters));
             let mut worker = Worker::new(number, devices, counters, clock, Arc::clone(&shared))?;
-            let end = StopAll { shared: Arc::clone(&shared), ends: sender.clone() };
+            let end = StopAll(Arc::clone(&shared));
             let thread = thread::Builder::new().name(format!("sgwall-{number}")).spawn(move || {
                 let _end = end;
                 match catch_unwind(AssertUnwindSafe(|| worker.run(&mut handler))) {
@@ -220,8 +218,9 @@ impl<H> Workers<H> {
     /// Waits until a worker has ended, at most `timeout`; true if one has.
     #[must_use]
     pub fn wait(&self, timeout: Duration) -> bool {
-        !matches!(self.ends.recv_timeout(timeout), Err(mpsc::RecvTimeoutError::Timeout))
-            || self.shared.stop.load(Ordering::Acquire)
+        let has_ended = self.shared.has_ended.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = self.shared.ends.wait_timeout_while(has_ended, timeout, |ended| !*ended);
+        *waited.unwrap_or_else(PoisonError::into_inner).0
     }
 
     /// Stops the workers, waits for them, and says how each ended.
@@ -296,9 +295,9 @@ impl Worker {
 
     /// Works until told to stop.
     fn run(&mut self, handler: &mut impl Handler) -> Result<(), WorkerFailure> {
-        let mut next_idle = self.clock.now();
+        let mut now = self.clock.now();
+        let mut next_idle = now;
         loop {
-            let mut now = self.clock.now();
             for port in 0..self.devices.len() {
                 if self.ready[port] {
                     now = self.serve(port, handler)?;
@@ -314,11 +313,13 @@ impl Worker {
             }
             if !self.ready.contains(&true) {
                 self.sleep(next_idle.since(now))?;
+                now = self.clock.now();
             }
         }
     }
 
-    /// Reads a batch from `port` and carries out what the handler says; when that began.
+    /// Reads a batch from `port` and carries out what the handler says; the answer is the batch's
+    /// time.
     fn serve(
         &mut self,
         port: usize,
@@ -342,7 +343,10 @@ impl Worker {
 
     /// Whether somebody called, since last asked.
     fn take_wake(&self) -> bool {
-        self.shared.wakers.get(self.number).is_some_and(|w| w.is_set.swap(false, Ordering::AcqRel))
+        let waker = self.shared.wakers.get(self.number);
+        waker.is_some_and(|waker| {
+            waker.is_set.load(Ordering::Acquire) && waker.is_set.swap(false, Ordering::AcqRel)
+        })
     }
 
     /// Waits for frames, a call, or the time to pass.

@@ -4,6 +4,7 @@
 #![allow(clippy::disallowed_methods)]
 
 mod ask;
+mod bench;
 mod cli;
 mod failure;
 mod policy;
@@ -15,12 +16,13 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use cli::{Cli, Command};
+use cli::{BenchCommand, Cli, Command};
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Flows(args) => ask::flows(&args),
         Command::Reload(args) => ask::reload(&args),
+        Command::Bench(BenchCommand::Forward(args)) => bench::run(&args),
         Command::Replay(args) => replay::run(&args),
         Command::Run(args) => run::run(&args),
         Command::Stats(args) => ask::stats(&args),

@@ -163,6 +163,11 @@ impl Frames {
         self.truncated += 1;
     }
 
+    /// Counts a frame whose offload header the kernel could not write.
+    pub(super) fn note_bad_offload(&mut self) {
+        self.bad_offload += 1;
+    }
+
     /// Appends a copy of a frame that came from outside, if its offload header fits it.
     pub(super) fn push_checked(&mut self, frame: &[u8], header: VnetHeader) {
         self.room(frame.len())[..frame.len()].copy_from_slice(frame);
@@ -245,6 +250,7 @@ impl Frames {
 
 #[cfg(test)]
 mod tests {
+    use super::super::vnet::PartialChecksum;
     use super::*;
 
     #[test]
@@ -288,5 +294,61 @@ mod tests {
             frames.push(&[0; MAX_FRAME], VnetHeader::default());
         }
         assert!(frames.is_full());
+    }
+
+    /// Puts what a device would have read into the room, and takes it.
+    fn read(frames: &mut Frames, header: &[u8], frame: &[u8], tag: Option<(u16, u16)>) {
+        let room = frames.room_before(header.len(), MAX_FRAME);
+        room[..header.len()].copy_from_slice(header);
+        let part = frame.len().min(MAX_FRAME);
+        room[header.len()..header.len() + part].copy_from_slice(&frame[..part]);
+        let len = header.len() + frame.len();
+        match tag {
+            None => frames.take(header.len(), len),
+            Some((tpid, tci)) => frames.take_tagged(header.len(), len, tpid, tci),
+        }
+    }
+
+    #[test]
+    fn a_tag_is_put_back_behind_the_addresses_and_moves_the_checksum() {
+        let header = VnetHeader {
+            checksum: Some(PartialChecksum { start: 34, offset: 6 }),
+            segmentation: None,
+        };
+        let frame: Vec<u8> = (0..60).collect();
+        let mut frames = Frames::new();
+        for _ in 0..2 {
+            read(&mut frames, &header.to_bytes(60)[..10], &frame, Some((0x88a8, 0xe123)));
+        }
+        for k in 0..2 {
+            assert_eq!(frames.bytes(k)[..12], frame[..12]);
+            assert_eq!(frames.bytes(k)[12..16], [0x88, 0xa8, 0xe1, 0x23]);
+            assert_eq!(frames.bytes(k)[16..], frame[12..]);
+            let checksum = Some(PartialChecksum { start: 38, offset: 6 });
+            assert_eq!(frames.header(k), VnetHeader { checksum, segmentation: None });
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_a_frame_is_counted_and_forgotten() {
+        let mut frames = Frames::new();
+        // Longer than any frame, and too short to have had a tag.
+        read(&mut frames, &[0; 10], &vec![0; MAX_FRAME + 1], None);
+        read(&mut frames, &[0; 10], &[0; 11], Some((0x8100, 1)));
+        assert_eq!((frames.len(), frames.truncated(), frames.bad_offload()), (0, 2, 0));
+        // A checksum outside, with and without the tag, and a kind that nobody asked for.
+        let outside = VnetHeader {
+            checksum: Some(PartialChecksum { start: 60, offset: 0 }),
+            segmentation: None,
+        };
+        read(&mut frames, &outside.to_bytes(60), &[0; 60], None);
+        read(&mut frames, &outside.to_bytes(60), &[0; 60], Some((0x8100, 1)));
+        read(&mut frames, &[0, 3, 0, 0, 1, 0, 0, 0, 0, 0], &[0; 60], None);
+        assert_eq!((frames.len(), frames.truncated(), frames.bad_offload()), (0, 2, 3));
+        // The next one has nothing of them.
+        read(&mut frames, &[0; 10], &[7; 60], None);
+        assert_eq!((frames.len(), frames.bytes(0)), (1, &[7; 60][..]));
+        frames.clear();
+        assert_eq!((frames.truncated(), frames.bad_offload()), (0, 0));
     }
 }

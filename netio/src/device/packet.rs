@@ -156,6 +156,11 @@ impl Device for PacketQueue {
                     Some(Errno::AGAIN) => return Ok(false),
                     // It went down, which is said once, or it is gone.
                     Some(Errno::NETDOWN) if self.exists() => return Ok(false),
+                    // A frame that the kernel cannot describe; it has thrown it away.
+                    Some(Errno::INVAL) if self.exists() => {
+                        into.note_bad_offload();
+                        return Ok(true);
+                    }
                     Some(errno) => return Err(self.failure("read from it", errno)),
                     None => return Err(self.failure("read from it", Errno::IO)),
                 },
@@ -176,9 +181,12 @@ impl Device for PacketQueue {
                     }
                     Err(Errno::INTR) => continue,
                     Err(Errno::AGAIN | Errno::NOBUFS | Errno::NOMEM) => sent.full += 1,
-                    Err(Errno::INVAL | Errno::MSGSIZE) => sent.refused += 1,
-                    Err(Errno::NETDOWN | Errno::NXIO) if self.exists() => sent.down += 1,
-                    Err(errno) => return Err(self.failure("write to it", errno)),
+                    Err(errno) if !self.exists() => {
+                        return Err(self.failure("write to it", errno));
+                    }
+                    Err(Errno::NETDOWN | Errno::NXIO) => sent.down += 1,
+                    // The fault of the frame, whose sender must not be able to end the worker.
+                    Err(_) => sent.refused += 1,
                 }
                 break;
             }

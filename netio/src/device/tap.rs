@@ -112,20 +112,11 @@ impl Tap {
             None => return Err(DeviceError::NotFound { name: name.to_owned() }),
         };
         let fd = first.fd.as_fd();
-        let mut granted = Features::NONE;
         if options.offload {
             let size = HEADER_LEN as i32;
             sys::tun_set_header_size(fd, size).map_err(failed("set the offload header's size"))?;
-            let mut result = Ok(());
-            for (flags, features) in STEPS {
-                result = sys::tun_set_offload(fd, flags);
-                if result.is_ok() {
-                    granted = features;
-                    break;
-                }
-            }
-            result.map_err(failed("set its offload"))?;
         }
+        let granted = ask_for_offload(fd, options.offload).map_err(failed("set its offload"))?;
         if let Some(persistent) = options.persistent {
             sys::tun_set_persistent(fd, persistent).map_err(failed("set its persistence"))?;
         }
@@ -134,6 +125,22 @@ impl Tap {
         let interface = Interface::read(socket.as_fd(), name)?;
         Ok(Tap { interface, granted, queues })
     }
+}
+
+/// Asks for as much offload as there is, or for none: a persistent interface remembers what its
+/// last user wanted.
+fn ask_for_offload(fd: BorrowedFd<'_>, offload: bool) -> std::io::Result<Features> {
+    for (flags, features) in STEPS {
+        if !offload && features != Features::NONE {
+            continue;
+        }
+        match sys::tun_set_offload(fd, flags) {
+            Ok(()) => return Ok(features),
+            Err(error) if features == Features::NONE => return Err(error),
+            Err(_) => {}
+        }
+    }
+    Ok(Features::NONE)
 }
 
 impl TapQueue {
@@ -190,6 +197,11 @@ impl Device for TapQueue {
                 Ok(len) => into.take(self.header_len, len),
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => return Ok(false),
+                // A frame that the kernel cannot describe; it has thrown it away.
+                Err(Errno::INVAL) if sys::tun_is_attached(self.fd.as_fd()) => {
+                    into.note_bad_offload();
+                    return Ok(true);
+                }
                 Err(errno) => return Err(self.failure("read from it", errno)),
             }
         }
@@ -208,11 +220,12 @@ impl Device for TapQueue {
                     }
                     Err(Errno::INTR) => continue,
                     Err(Errno::AGAIN | Errno::NOBUFS | Errno::NOMEM) => sent.full += 1,
-                    Err(Errno::INVAL | Errno::MSGSIZE) => sent.refused += 1,
-                    Err(Errno::IO | Errno::NETDOWN) if sys::tun_is_attached(self.fd.as_fd()) => {
-                        sent.down += 1;
+                    Err(errno) if !sys::tun_is_attached(self.fd.as_fd()) => {
+                        return Err(self.failure("write to it", errno));
                     }
-                    Err(errno) => return Err(self.failure("write to it", errno)),
+                    Err(Errno::IO | Errno::NETDOWN) => sent.down += 1,
+                    // The fault of the frame, whose sender must not be able to end the worker.
+                    Err(_) => sent.refused += 1,
                 }
                 break;
             }

@@ -69,7 +69,7 @@ counters! {
     tx_full,
     /// Frames dropped: the interface was down.
     tx_down,
-    /// Frames dropped: the kernel refused them, as it does those longer than the interface's MTU.
+    /// Frames dropped: the kernel refused them, as a packet socket does those longer than the MTU.
     tx_refused,
     /// Frames dropped: the handler gave them an offload header that does not fit them.
     tx_bad_offload,

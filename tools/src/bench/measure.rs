@@ -1,0 +1,219 @@
+//! The measurements: iperf3 for bytes and datagrams, a client of our own for connections.
+
+use std::io::Read;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use sgwall_netio::netns::NetnsError;
+
+use super::lab::{Lab, SERVER};
+use crate::failure::Failure;
+
+/// Payload of the small datagrams: with UDP, IPv4 and Ethernet headers and a frame check sequence
+/// they are 64 bytes, the shortest frame.
+const SMALL: &str = "18";
+/// Connecting threads of the connection measurement.
+const CONNECTORS: usize = 4;
+/// How long to go on trying to reach a server that has just been started.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Something to be measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Measure {
+    /// Bytes of one TCP connection.
+    OneStream,
+    /// Bytes of four TCP connections.
+    FourStreams,
+    /// Datagrams that arrive of one sender that sends the shortest as fast as it can.
+    Datagrams,
+    /// TCP connections opened, used for nothing and closed, one after the other in four threads.
+    Connections,
+}
+
+impl Measure {
+    pub(super) const ALL: [Measure; 4] =
+        [Measure::OneStream, Measure::FourStreams, Measure::Datagrams, Measure::Connections];
+
+    /// What it is called, and the unit of its values.
+    pub(super) const fn words(self) -> (&'static str, &'static str, &'static str) {
+        match self {
+            Measure::OneStream => ("tcp_1", "TCP, 1 stream", "Gbit/s"),
+            Measure::FourStreams => ("tcp_4", "TCP, 4 streams", "Gbit/s"),
+            Measure::Datagrams => ("udp_64", "UDP, 64-byte frames", "k/s"),
+            Measure::Connections => ("connections", "new connections", "k/s"),
+        }
+    }
+
+    /// Takes one measurement; what it yields after an interruption means nothing.
+    pub(super) fn take(
+        self,
+        lab: &Lab,
+        seconds: u16,
+        interrupted: &AtomicBool,
+    ) -> Result<f64, Failure> {
+        let seconds_text = seconds.to_string();
+        let tcp = |streams| {
+            let args = ["-t", &seconds_text, "-P", streams];
+            let bits = iperf3(lab, &args, interrupted)?;
+            Ok(number(&bits, "/end/sum_received/bits_per_second")? / 1e9)
+        };
+        match self {
+            Measure::OneStream => tcp("1"),
+            Measure::FourStreams => tcp("4"),
+            Measure::Datagrams => {
+                let args = ["-t", &seconds_text, "-u", "-b", "0", "-l", SMALL];
+                let answer = iperf3(lab, &args, interrupted)?;
+                let sent = number(&answer, "/end/sum/packets")?;
+                let lost = number(&answer, "/end/sum/lost_packets")?;
+                Ok((sent - lost) / number(&answer, "/end/sum/seconds")? / 1e3)
+            }
+            Measure::Connections => connections(lab, seconds, interrupted),
+        }
+    }
+}
+
+/// Fails with the mend if there is no iperf3.
+pub(super) fn require_iperf3() -> Result<(), Failure> {
+    let found = Command::new("iperf3").arg("--version").stdout(Stdio::null()).status();
+    match found {
+        Ok(_) => Ok(()),
+        Err(error) => Err(Failure::Io(format!(
+            "cannot run iperf3 ({error}); install it (Debian package iperf3)"
+        ))),
+    }
+}
+
+/// A child that is killed when it is not needed any more, however that comes.
+struct Killed(Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Runs a server and a client, and answers with the client's report.
+fn iperf3(
+    lab: &Lab,
+    args: &[&str],
+    interrupted: &AtomicBool,
+) -> Result<serde_json::Value, Failure> {
+    let failed = |what: &str| Failure::Io(format!("iperf3: {what}"));
+    let started = |error: std::io::Error| Failure::Io(format!("cannot run iperf3: {error}"));
+    let mut server = lab.server.command("iperf3");
+    server.args(["-s", "-B", SERVER]).stdout(Stdio::null()).stderr(Stdio::null());
+    let _server = Killed(server.spawn().map_err(started)?);
+    let begin = Instant::now();
+    loop {
+        let mut client = lab.client.command("iperf3");
+        client.args(["-J", "-c", SERVER]).args(args);
+        client.stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut client = Killed(client.spawn().map_err(started)?);
+        let Some(mut output) = client.0.stdout.take() else {
+            return Err(failed("its output cannot be read"));
+        };
+        // It closes its output when it ends, and an interrupt from the terminal ends it as well.
+        let reader = thread::spawn(move || {
+            let mut text = String::new();
+            output.read_to_string(&mut text).map(|_| text)
+        });
+        while !reader.is_finished() {
+            if interrupted.load(Ordering::Relaxed) {
+                return Ok(serde_json::Value::Null);
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        let text = match reader.join() {
+            Ok(Ok(text)) => text,
+            _ => return Err(failed("its output cannot be read")),
+        };
+        let answer: serde_json::Value =
+            serde_json::from_str(&text).map_err(|_| failed("it answered with no JSON"))?;
+        match answer.pointer("/error").and_then(|error| error.as_str()) {
+            None => return Ok(answer),
+            // The server may not listen yet.
+            Some(error) if error.contains("onnect") && begin.elapsed() < PATIENCE => {
+                thread::sleep(Duration::from_millis(50));
+            }
+            Some(error) => return Err(failed(error)),
+        }
+    }
+}
+
+/// A number of a report; zero of the nothing that an interruption leaves.
+fn number(answer: &serde_json::Value, pointer: &str) -> Result<f64, Failure> {
+    if answer.is_null() {
+        return Ok(0.0);
+    }
+    let found = answer.pointer(pointer).and_then(serde_json::Value::as_f64);
+    found.ok_or_else(|| Failure::Io(format!("iperf3: its report lacks {pointer}")))
+}
+
+/// Thousands of connections a second: opened by the client, closed by the server, then by the
+/// client, so that no client port stays reserved.
+fn connections(lab: &Lab, seconds: u16, interrupted: &AtomicBool) -> Result<f64, Failure> {
+    let entered = |error: NetnsError| Failure::Io(error.to_string());
+    let failed = |error: std::io::Error| Failure::Io(format!("new connections: {error}"));
+    let bind = || TcpListener::bind((SERVER, 0));
+    let listener = lab.server.inside(bind).map_err(entered)?.map_err(failed)?;
+    let address = listener.local_addr().map_err(failed)?;
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for accepted in listener.incoming() {
+                drop(accepted);
+                if stop.load(Ordering::Relaxed) {
+                    return;
+                }
+            }
+        });
+        let begin = Instant::now();
+        let end = begin + Duration::from_secs(seconds.into());
+        let connectors: Vec<_> = (0..CONNECTORS)
+            .map(|_| {
+                let work = move || connect_until(address, end, interrupted);
+                scope.spawn(move || lab.client.inside(work))
+            })
+            .collect();
+        let mut count = 0;
+        let mut problem = None;
+        for connector in connectors {
+            match connector.join() {
+                Ok(Ok(Ok(made))) => count += made,
+                Ok(Ok(Err(error))) => problem = Some(failed(error)),
+                Ok(Err(error)) => problem = Some(entered(error)),
+                Err(_) => problem = Some(Failure::Io("a connecting thread panicked".to_owned())),
+            }
+        }
+        let took = begin.elapsed().as_secs_f64();
+        stop.store(true, Ordering::Relaxed);
+        // The acceptor looks after one more connection.
+        let last = lab.server.inside(|| TcpStream::connect(address)).map_err(entered)?;
+        last.map_err(failed)?;
+        match problem {
+            Some(problem) => Err(problem),
+            None => Ok(f64::from(count) / took / 1e3),
+        }
+    })
+}
+
+/// Opens and closes connections until `end`.
+fn connect_until(
+    address: SocketAddr,
+    end: Instant,
+    interrupted: &AtomicBool,
+) -> std::io::Result<u32> {
+    let mut made = 0;
+    while Instant::now() < end && !interrupted.load(Ordering::Relaxed) {
+        let mut stream = TcpStream::connect(address)?;
+        // Until the server has closed.
+        stream.read_to_end(&mut Vec::new())?;
+        made += 1;
+    }
+    Ok(made)
+}
