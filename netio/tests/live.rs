@@ -120,7 +120,7 @@ fn ping_and_bulk_cross_two_taps() {
         let workers = lab::forward(taps, || NullForwarder);
         ping(&hosts.a, B, &[]);
         ping(&hosts.b, "fd99::1", &[]);
-        // The largest packet, unfragmented, and one more byte that does not fit.
+        // The largest packet, unfragmented.
         ping(&hosts.a, B, &["-M", "do", "-s", &(mtu - 28).to_string()]);
         let whole = sum(&workers, 0);
         transfer(&hosts, 20_000_000, B.parse().expect("an address"));
