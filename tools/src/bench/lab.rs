@@ -13,8 +13,9 @@ use crate::cli::ForwardArgs;
 use crate::failure::Failure;
 
 /// Where the server listens, in its namespace.
-pub(super) const SERVER: &str = "10.99.0.2";
-const CLIENT: &str = "10.99.0.1";
+pub(super) const SERVER: &str = "10.99.1.10";
+/// In the same network, but not in what the measured policy takes for the server's subnet.
+pub(super) const CLIENT: &str = "10.99.2.20";
 /// The name of the interface in both namespaces.
 const INTERFACE: &str = "tap0";
 
@@ -32,9 +33,11 @@ impl Lab {
         let (client, client_tap) = host("client", CLIENT, args)?;
         let (server, server_tap) = host("server", SERVER, args)?;
         let granted = client_tap.granted;
-        let plans = client_tap.queues.into_iter().zip(server_tap.queues).map(|(a, b)| {
+        let handlers = (contender.make)(args.queues.into())?;
+        let queues = client_tap.queues.into_iter().zip(server_tap.queues);
+        let plans = queues.zip(handlers).map(|((a, b), handler)| {
             let devices: Vec<Box<dyn Device>> = vec![Box::new(a), Box::new(b)];
-            Plan { devices, handler: (contender.make)() }
+            Plan { devices, handler }
         });
         let workers = Workers::spawn(Clock::new(), plans.collect())
             .map_err(|error| Failure::Io(error.to_string()))?;
@@ -81,7 +84,7 @@ fn host(label: &str, address: &str, args: &ForwardArgs) -> Result<(Scratch, Tap)
         .map_err(|error| needs_root(&error))?
         .map_err(|error| Failure::Io(error.to_string()))?;
     namespace
-        .ip(&format!("address add {address}/24 dev {INTERFACE}"))
+        .ip(&format!("address add {address}/16 dev {INTERFACE}"))
         .map_err(|error| needs_root(&error))?;
     Ok((namespace, tap))
 }

@@ -3,6 +3,7 @@
 //! Handlers are measured in turns, so that whatever else the machine does meets all of them alike,
 //! and compared by medians. The first is always the one that does nothing.
 
+mod filter;
 mod lab;
 mod measure;
 mod report;
@@ -23,14 +24,21 @@ use report::Report;
 pub(crate) struct Contender {
     /// What it is called in the table.
     pub(crate) name: &'static str,
-    /// Makes the handler of one worker.
-    pub(crate) make: Box<dyn Fn() -> Box<dyn Handler>>,
+    /// Makes the handlers of so many workers.
+    pub(crate) make: fn(usize) -> Result<Vec<Box<dyn Handler>>, Failure>,
 }
 
 /// Runs `sgwall bench forward`.
 pub(crate) fn run(args: &ForwardArgs) -> Result<(), Failure> {
-    let null = Contender { name: "null", make: Box::new(|| Box::new(NullForwarder)) };
-    compare(args, &[null])
+    let null = Contender {
+        name: "null",
+        make: |workers| Ok((0..workers).map(|_| Box::new(NullForwarder) as _).collect()),
+    };
+    let firewall = Contender { name: "firewall", make: filter::handlers };
+    match args.null {
+        true => compare(args, &[null]),
+        false => compare(args, &[null, firewall]),
+    }
 }
 
 /// Measures every contender as often as asked, in turns, and prints the medians.
