@@ -10,17 +10,20 @@
 //! at lookup, by the deadline that the entry holds; the wheel only frees memory, a bounded amount
 //! of work at a time.
 //!
-//! **Sharing.** A table belongs to one worker; nothing here locks.
+//! **Sharing.** A table belongs to one worker; nothing here locks. Tables of several workers may
+//! share the number of flows that all may hold together, an [`Allowance`].
 //!
 //! This crate knows no rules (it keeps an opaque [`RuleTag`]), no interfaces (a [`Scope`]) and no
 //! clock: the time comes with each call.
 
+mod allowance;
 mod entry;
 mod store;
 mod table;
 mod tcp;
 mod timeouts;
 
+pub use allowance::Allowance;
 pub use entry::{FlowState, FlowView, may_open};
 pub use table::{Config, ConnTable, Counters, Hit, Lookup, TableFull};
 pub use timeouts::TimeoutProfile;

@@ -1,11 +1,13 @@
 //! The flow table of one worker.
 
 use std::fmt;
+use std::sync::Arc;
 
 use ahash::RandomState;
 use sgwall_packet::{FlowKey, Headers, Side, Timestamp};
 use sgwall_packet::{FlowKeyV4, FlowKeyV6};
 
+use crate::allowance::{Allowance, CHUNK};
 use crate::entry::{Flow, FlowView};
 use crate::store::{Handle, Store};
 use crate::timeouts::TimeoutProfile;
@@ -73,7 +75,9 @@ pub struct Counters {
 pub struct ConnTable {
     v4: Store<FlowKeyV4>,
     v6: Store<FlowKeyV6>,
+    /// Entries that it may hold; with an allowance, what it has taken of that.
     max_entries: usize,
+    allowance: Option<Arc<Allowance>>,
     counters: Counters,
 }
 
@@ -88,8 +92,16 @@ impl ConnTable {
             v4: Store::new(max_entries, hasher.clone()),
             v6: Store::new(max_entries, hasher),
             max_entries,
+            allowance: None,
             counters: Counters::default(),
         }
+    }
+
+    /// An empty table that shares `allowance` with others. `config.max_entries` is no limit then,
+    /// but what there is room for from the beginning.
+    #[must_use]
+    pub fn sharing(config: Config, allowance: Arc<Allowance>) -> Self {
+        ConnTable { max_entries: 0, allowance: Some(allowance), ..ConnTable::new(config) }
     }
 
     /// Looks up the flow of a packet on an interface. Entries idle for their timeout or longer at
@@ -192,7 +204,7 @@ impl ConnTable {
         generation: u32,
     ) -> Result<(), TableFull> {
         let Some((key, side)) = FlowKey::of(headers) else { return Ok(()) };
-        if self.len() >= self.max_entries && !self.v4.reclaim(now) && !self.v6.reclaim(now) {
+        if self.len() >= self.max_entries && !self.take_allowance() && !self.reclaim(now) {
             self.counters.refused += 1;
             return Err(TableFull);
         }
@@ -204,6 +216,18 @@ impl ConnTable {
         }
         self.counters.created += 1;
         Ok(())
+    }
+
+    /// Takes more of what tables share; false if there is none to be had.
+    fn take_allowance(&mut self) -> bool {
+        let taken = self.allowance.as_ref().map_or(0, |allowance| allowance.take());
+        self.max_entries += taken;
+        taken > 0
+    }
+
+    /// Frees the place of a dead entry, if there is one.
+    fn reclaim(&mut self, now: Timestamp) -> bool {
+        self.v4.reclaim(now) || self.v6.reclaim(now)
     }
 
     /// Ends an entry.
@@ -218,6 +242,12 @@ impl ConnTable {
     pub fn expire(&mut self, now: Timestamp, budget: usize) {
         let left = self.v4.expire(now, budget);
         self.v6.expire(now, left);
+        if let Some(allowance) = &self.allowance
+            && self.max_entries >= self.len() + 2 * CHUNK
+        {
+            self.max_entries -= CHUNK;
+            allowance.give_back(CHUNK);
+        }
     }
 
     /// Ends every entry for which `keep` is false, looking at all: for changes of the policy, not

@@ -261,3 +261,35 @@ fn a_stale_hit_touches_nothing() {
     tracker.table.remove(&stale);
     assert_eq!(tracker.flow(1.0).unwrap().deadline, deadline);
 }
+
+/// Tables that share an allowance hold so many together, whichever has them, and give back what
+/// they do not need.
+#[test]
+fn tables_share_what_they_may_hold_together() {
+    use std::sync::Arc;
+
+    use sgwall_conntrack::Allowance;
+
+    let allowance = Arc::new(Allowance::new(1000));
+    let config = Config { max_entries: 10, hash_seed: [1, 2, 3, 4] };
+    let mut tables = [0, 1].map(|_| ConnTable::sharing(config, Arc::clone(&allowance)));
+    let timeouts = TimeoutProfile::default();
+    let now = Timestamp::from_secs(1000);
+    let open = |table: &mut ConnTable, port: u16, now| {
+        let packet = headers(&format!("udp 203.0.113.1:{port} -> 10.0.1.10:53"));
+        table.insert(SCOPE, &packet, now, &timeouts, RuleTag(0), 0).is_ok()
+    };
+    let opened = (0..2000).filter(|&n| open(&mut tables[usize::from(n % 3 == 0)], n, now)).count();
+    assert_eq!(opened, 1000);
+    assert_eq!((tables[0].len() + tables[1].len(), allowance.left()), (1000, 0));
+    // One that is full alone may still have what the other has given back.
+    let later = Timestamp::from_secs(2000);
+    for _ in 0..100 {
+        tables[0].expire(later, 64);
+    }
+    assert_eq!(tables[0].len(), 0);
+    assert!(allowance.left() > 0);
+    let more = (3000..5000).filter(|&n| open(&mut tables[1], n, later)).count();
+    assert!(more > 500, "{more}");
+    assert!(tables[0].len() + tables[1].len() <= 1000);
+}

@@ -10,7 +10,9 @@ use std::net::IpAddr;
 use std::num::NonZeroU16;
 use std::sync::Arc;
 
-use sgwall_conntrack::{ConnTable, Hit, Lookup, RuleTag, Scope, TimeoutProfile, may_open};
+use sgwall_conntrack::{
+    Allowance, ConnTable, Hit, Lookup, RuleTag, Scope, TimeoutProfile, may_open,
+};
 use sgwall_packet::{
     Direction, Duration, FlowKey, Headers, Timestamp, Transport, quoted_of_receiver,
 };
@@ -114,10 +116,17 @@ impl Pipeline {
     /// A pipeline under `policy`, with nothing tracked.
     #[must_use]
     pub fn new(policy: Arc<CompiledPolicy>, config: Config) -> Self {
-        let connections = ConnTable::new(sgwall_conntrack::Config {
-            max_entries: config.max_flows,
-            hash_seed: config.hash_seed,
-        });
+        Self::with_table(policy, config, ConnTable::new(table_config(config)))
+    }
+
+    /// The same, of several that share the number of flows that they may track together.
+    /// `config.max_flows` is then what there is room for from the beginning.
+    #[must_use]
+    pub fn sharing(policy: Arc<CompiledPolicy>, config: Config, allowance: Arc<Allowance>) -> Self {
+        Self::with_table(policy, config, ConnTable::sharing(table_config(config), allowance))
+    }
+
+    fn with_table(policy: Arc<CompiledPolicy>, config: Config, connections: ConnTable) -> Self {
         let fragments = FragmentTable::new(config.hash_seed);
         let state = State {
             connections,
@@ -405,6 +414,10 @@ impl State {
         }
         verdict
     }
+}
+
+const fn table_config(config: Config) -> sgwall_conntrack::Config {
+    sgwall_conntrack::Config { max_entries: config.max_flows, hash_seed: config.hash_seed }
 }
 
 /// The address at the other end.

@@ -16,6 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use ahash::RandomState;
 use arc_swap::ArcSwap;
+use sgwall_conntrack::Allowance;
 use sgwall_dataplane::{Attribution, Config, Judge, Pipeline};
 use sgwall_rules::compile::{CompiledPolicy, Generation};
 use sgwall_rules::model::Policy;
@@ -72,8 +73,11 @@ impl Shared {
     pub fn new(ports: Vec<Port>, snapshot: Snapshot, workers: usize, config: Config) -> Self {
         let workers = workers.max(1);
         let shards = if workers == 1 { 1 } else { workers * SHARDS_PER_WORKER };
+        let allowance = Arc::new(Allowance::new(config.max_flows));
+        let config = Config { max_flows: config.max_flows.div_ceil(shards), ..config };
         let shard = |_| {
-            let pipeline = Pipeline::new(Arc::clone(&snapshot.policy), config);
+            let (policy, allowance) = (Arc::clone(&snapshot.policy), Arc::clone(&allowance));
+            let pipeline = Pipeline::sharing(policy, config, allowance);
             Shard(Mutex::new(Judge::new(pipeline, Attribution::default())))
         };
         let [a, b, c, d] = config.hash_seed;

@@ -20,12 +20,15 @@ use lab::Lab;
 use measure::Measure;
 use report::Report;
 
+/// Makes the handlers of so many workers.
+type Make = fn(usize) -> Result<Vec<Box<dyn Handler>>, Failure>;
+
 /// A handler to be measured.
 pub(crate) struct Contender {
     /// What it is called in the table.
     pub(crate) name: &'static str,
     /// Makes the handlers of so many workers.
-    pub(crate) make: fn(usize) -> Result<Vec<Box<dyn Handler>>, Failure>,
+    pub(crate) make: Make,
 }
 
 /// Runs `sgwall bench forward`.
