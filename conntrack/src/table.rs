@@ -7,7 +7,7 @@ use ahash::RandomState;
 use sgwall_packet::{FlowKey, Headers, Side, Timestamp};
 use sgwall_packet::{FlowKeyV4, FlowKeyV6};
 
-use crate::allowance::{Allowance, CHUNK};
+use crate::allowance::Allowance;
 use crate::entry::{Flow, FlowView};
 use crate::store::{Handle, Store};
 use crate::timeouts::TimeoutProfile;
@@ -243,10 +243,10 @@ impl ConnTable {
         let left = self.v4.expire(now, budget);
         self.v6.expire(now, left);
         if let Some(allowance) = &self.allowance
-            && self.max_entries >= self.len() + 2 * CHUNK
+            && self.max_entries >= self.len() + 2 * allowance.chunk()
         {
-            self.max_entries -= CHUNK;
-            allowance.give_back(CHUNK);
+            self.max_entries -= allowance.chunk();
+            allowance.give_back(allowance.chunk());
         }
     }
 

@@ -270,7 +270,7 @@ fn tables_share_what_they_may_hold_together() {
 
     use sgwall_conntrack::Allowance;
 
-    let allowance = Arc::new(Allowance::new(1000));
+    let allowance = Arc::new(Allowance::new(1000, 2));
     let config = Config { max_entries: 10, hash_seed: [1, 2, 3, 4] };
     let mut tables = [0, 1].map(|_| ConnTable::sharing(config, Arc::clone(&allowance)));
     let timeouts = TimeoutProfile::default();

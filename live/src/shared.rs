@@ -73,7 +73,7 @@ impl Shared {
     pub fn new(ports: Vec<Port>, snapshot: Snapshot, workers: usize, config: Config) -> Self {
         let workers = workers.max(1);
         let shards = if workers == 1 { 1 } else { workers * SHARDS_PER_WORKER };
-        let allowance = Arc::new(Allowance::new(config.max_flows));
+        let allowance = Arc::new(Allowance::new(config.max_flows, shards));
         let config = Config { max_flows: config.max_flows.div_ceil(shards), ..config };
         let shard = |_| {
             let (policy, allowance) = (Arc::clone(&snapshot.policy), Arc::clone(&allowance));
