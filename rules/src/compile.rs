@@ -93,7 +93,11 @@ impl CompiledPolicy {
             let link = instance.link.as_ref().map(|link| {
                 let vpc = policy.vpcs.iter().find(|vpc| vpc.id == link.vpc);
                 let groups = groups_of(link.security_groups.as_slice());
-                Link { cidrs: vpc.map(|vpc| vpc.cidrs.clone()).unwrap_or_default(), groups }
+                Link {
+                    cidrs: vpc.map(|vpc| vpc.cidrs.clone()).unwrap_or_default(),
+                    group_ids: link.security_groups.clone(),
+                    groups,
+                }
             });
             interfaces.push(CompiledInterface::classic(policy.compat, instance, own, link));
         }

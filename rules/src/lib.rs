@@ -7,6 +7,7 @@
 //! * [`compile`] turns a valid policy into [`compile::CompiledPolicy`]: a matcher for each
 //!   direction of each set of groups and for each network ACL, with lookups in constant time.
 //! * [`oracle`] walks every rule: slow, obvious, and what the tests hold the matcher to.
+//! * [`explain`] says of every rule why it does not match a packet, and which came nearest.
 //! * [`text`] is the one-line notation of rules, for tests and the command line.
 //!
 //! This crate knows nothing of tracking, threads, time or verdicts: it answers with a match.
@@ -16,6 +17,7 @@ pub mod aws;
 pub mod compile;
 pub mod diagnostic;
 pub mod edit;
+pub mod explain;
 pub mod limits;
 pub mod load;
 pub mod matcher;

@@ -226,6 +226,28 @@ pub enum RouteTarget {
     Blackhole,
 }
 
+impl RouteTarget {
+    /// The name in policy files.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            RouteTarget::Local => "local",
+            RouteTarget::InternetGateway => "internet-gateway",
+            RouteTarget::EgressOnlyInternetGateway => "egress-only-internet-gateway",
+            RouteTarget::NatGateway => "nat-gateway",
+            RouteTarget::TransitGateway => "transit-gateway",
+            RouteTarget::VpnGateway => "vpn-gateway",
+            RouteTarget::Peering => "peering",
+            RouteTarget::InterRegionPeering => "inter-region-peering",
+            RouteTarget::GatewayEndpoint => "gateway-endpoint",
+            RouteTarget::InspectionEndpoint => "inspection-endpoint",
+            RouteTarget::Appliance => "appliance",
+            RouteTarget::OtherGateway => "other-gateway",
+            RouteTarget::Blackhole => "blackhole",
+        }
+    }
+}
+
 /// A managed prefix list.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PrefixList {

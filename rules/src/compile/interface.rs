@@ -45,6 +45,7 @@ pub struct CompiledInterface {
 #[derive(Debug)]
 pub(super) struct Link {
     pub(super) cidrs: Vec<IpNet>,
+    pub(super) group_ids: Vec<String>,
     pub(super) groups: Arc<GroupRules>,
 }
 
@@ -68,6 +69,8 @@ pub enum Service {
 /// Where packets to an address go.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CompiledRoute {
+    /// The prefix that it is for, canonical.
+    pub destination: IpNet,
     /// The next hop.
     pub target: RouteTarget,
     /// The interface of an appliance, if it is known.
@@ -169,11 +172,23 @@ impl CompiledInterface {
     #[inline]
     #[must_use]
     pub fn groups(&self, direction: Direction, remote: &IpAddr) -> &RuleSet {
-        match &self.link {
-            Some(link) if link.cidrs.iter().any(|cidr| cidr.contains(remote)) => &link.groups,
-            _ => &self.groups,
+        match self.link_with(remote) {
+            Some(link) => &link.groups,
+            None => &self.groups,
         }
         .direction(direction)
+    }
+
+    /// The ids of the groups that [`Self::groups`] is of, as the policy lists them.
+    #[must_use]
+    pub fn group_ids_with(&self, remote: &IpAddr) -> &[String] {
+        self.link_with(remote).map_or(&self.group_ids, |link| &link.group_ids)
+    }
+
+    /// The ClassicLink that traffic with `remote` goes over.
+    #[inline]
+    fn link_with(&self, remote: &IpAddr) -> Option<&Link> {
+        self.link.as_ref().filter(|link| link.cidrs.iter().any(|cidr| cidr.contains(remote)))
     }
 
     /// The entries of its subnet's ACL in one direction; `None`: the default ACL, which allows
@@ -225,6 +240,11 @@ impl CompiledInterface {
     #[must_use]
     pub fn route(&self, addr: &IpAddr) -> Option<&CompiledRoute> {
         self.subnet.routes.get(addr)
+    }
+
+    /// Every route of its subnet, its own first and then those that every table has.
+    pub fn routes(&self) -> impl Iterator<Item = &CompiledRoute> {
+        self.subnet.routes.routes.iter()
     }
 
     /// Whether flows with `remote` are tracked whatever the rules, because of the path they take
@@ -341,7 +361,7 @@ impl Default for Routes {
 
 impl CompiledRoute {
     fn new(destination: IpNet, target: RouteTarget) -> (IpNet, Self) {
-        (destination, CompiledRoute { target, interface: None, mtu: None })
+        (destination, CompiledRoute { destination, target, interface: None, mtu: None })
     }
 }
 
@@ -353,7 +373,8 @@ impl Routes {
         let local = |cidr| CompiledRoute::new(cidr, RouteTarget::Local);
         let own = subnet.routes.iter().map(|route| {
             let Route { destination, target, mtu, .. } = *route;
-            (destination, CompiledRoute { target, interface: route.interface.clone(), mtu })
+            let interface = route.interface.clone();
+            (destination, CompiledRoute { destination, target, interface, mtu })
         });
         let mut all: Vec<_> = own.collect();
         all.extend(vpc.into_iter().flat_map(|vpc| &vpc.cidrs).map(|&cidr| local(cidr)));
