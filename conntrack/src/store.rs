@@ -50,7 +50,7 @@ struct Slot<K> {
 const _: () = assert!(size_of::<Slot<sgwall_packet::FlowKeyV4>>() <= 64);
 const _: () = assert!(size_of::<Slot<sgwall_packet::FlowKeyV6>>() <= 96);
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Store<K> {
     slots: Vec<Slot<K>>,
     index: HashTable<u32>,
@@ -123,6 +123,23 @@ impl<K: Copy + Eq + Hash> Store<K> {
     pub(crate) fn get_mut(&mut self, handle: Handle) -> Option<&mut Flow> {
         let slot = self.slots.get_mut(handle.index as usize)?;
         (slot.version == handle.version).then_some(&mut slot.flow)
+    }
+
+    /// The entry of a handle with its key and deadline, if it is still the one.
+    pub(crate) fn entry(&self, handle: Handle) -> Option<(&K, &Flow, Timestamp)> {
+        let slot = self.slots.get(handle.index as usize)?;
+        (slot.version == handle.version).then_some((&slot.key, &slot.flow, slot.deadline))
+    }
+
+    /// Dead entries whose places [`Self::reclaim`] would free at `now`, looking at all.
+    pub(crate) fn reclaimable(&self, now: Timestamp) -> usize {
+        let until = tick(now);
+        let is_met = |slot: &&Slot<K>| {
+            slot.version % 2 == 1
+                && slot.deadline <= now
+                && self.cursor + (i64::from(slot.list) - self.cursor).rem_euclid(LISTS) < until
+        };
+        self.slots.iter().filter(is_met).count()
     }
 
     /// Gives an entry another deadline.

@@ -71,7 +71,7 @@ pub struct Counters {
 }
 
 /// Tracked flows of all interfaces that a worker serves.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct ConnTable {
     v4: Store<FlowKeyV4>,
     v6: Store<FlowKeyV6>,
@@ -275,6 +275,31 @@ impl ConnTable {
     pub fn iter(&self, now: Timestamp) -> impl Iterator<Item = FlowView> {
         let v4 = self.v4.iter(now).map(|(k, flow, d)| FlowView::of(FlowKey::V4(*k), flow, d));
         v4.chain(self.v6.iter(now).map(|(k, flow, d)| FlowView::of(FlowKey::V6(*k), flow, d)))
+    }
+
+    /// The flow of an entry, if that is still the one that was hit.
+    #[must_use]
+    pub fn view(&self, hit: &Hit) -> Option<FlowView> {
+        match hit.is_ipv6 {
+            false => {
+                self.v4.entry(hit.handle).map(|(k, flow, d)| FlowView::of(FlowKey::V4(*k), flow, d))
+            }
+            true => {
+                self.v6.entry(hit.handle).map(|(k, flow, d)| FlowView::of(FlowKey::V6(*k), flow, d))
+            }
+        }
+    }
+
+    /// How many entries [`Self::insert`] could make at `now`, at least. A table that is nearly full
+    /// is searched for dead entries: this is for questions, not for packets.
+    #[must_use]
+    pub fn room(&self, now: Timestamp) -> usize {
+        let free = self.max_entries.saturating_sub(self.len());
+        match free {
+            // Two sides of one packet open two flows at most.
+            0 | 1 => free + self.v4.reclaimable(now) + self.v6.reclaimable(now),
+            _ => free,
+        }
     }
 
     /// What was counted.

@@ -147,7 +147,9 @@ proptest! {
             match table.lookup(SCOPE, &headers, now) {
                 Lookup::Hit(hit) => table.refresh(&hit, &headers, now, &timeouts),
                 _ => {
-                    let _ = table.insert(SCOPE, &headers, now, &timeouts, RuleTag(0), 0);
+                    let room = table.room(now);
+                    let made = table.insert(SCOPE, &headers, now, &timeouts, RuleTag(0), 0);
+                    prop_assert_eq!(room > 0, made.is_ok());
                 }
             }
             prop_assert!(table.len() <= 8);
@@ -246,6 +248,17 @@ fn interfaces_have_their_own_flows_and_lose_them_on_request() {
     assert_eq!(tracker.table.retain(|flow| flow.scope != SCOPE), 1);
     assert_eq!(tracker.table.lookup(SCOPE, &packet, at(0.0)), Lookup::Miss);
     assert!(tracker.table.is_empty());
+}
+
+#[test]
+fn a_hit_shows_its_flow_as_long_as_that_lives() {
+    let mut tracker = Tracker::new(8);
+    let query = headers("udp 10.0.0.1:7 -> 10.0.0.2:53");
+    tracker.accept(0.0, "udp 10.0.0.1:7 -> 10.0.0.2:53");
+    let Lookup::Hit(hit) = tracker.table.lookup(SCOPE, &query, at(1.0)) else { panic!() };
+    assert_eq!(tracker.table.view(&hit), tracker.flow(1.0));
+    tracker.table.remove(&hit);
+    assert_eq!(tracker.table.view(&hit), None);
 }
 
 #[test]

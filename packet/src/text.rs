@@ -57,9 +57,17 @@ pub struct PacketSpec {
     pub fragment: Option<(u32, u16, bool)>,
 }
 
-/// What is wrong with a packet's text.
+/// What is wrong with a packet's text. Where a word is at fault, the message begins with it, quoted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SpecError(String);
+
+impl SpecError {
+    /// The word at fault, or the part of it; `None` where none is: the text ends too early.
+    #[must_use]
+    pub fn word(&self) -> Option<&str> {
+        self.0.strip_prefix('"')?.split_once('"').map(|(word, _)| word)
+    }
+}
 
 impl fmt::Display for SpecError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -182,7 +190,7 @@ impl FromStr for PacketSpec {
         let (src, src_port) = endpoint(src, has_ports)?;
         let (dst, dst_port) = endpoint(dst, has_ports)?;
         if src.is_ipv4() != dst.is_ipv4() {
-            return Err(SpecError(format!("{src} and {dst} are of different families")));
+            return Err(SpecError(format!("\"{dst}\" is of another family than {src}")));
         }
         let mut spec = PacketSpec {
             protocol: proto,
@@ -240,11 +248,13 @@ impl PacketSpec {
                     None => (value, false),
                 };
                 let (id, offset) = place.split_once(':').ok_or_else(|| {
-                    SpecError(format!("frag={value:?} is not frag=ID:OFFSET or frag=ID:OFFSET+"))
+                    SpecError(format!("{value:?} is not frag=ID:OFFSET or frag=ID:OFFSET+"))
                 })?;
                 let offset: u16 = number(offset, "an offset in bytes")?;
                 if !offset.is_multiple_of(8) {
-                    return Err(SpecError(format!("fragment offset {offset} is no multiple of 8")));
+                    return Err(SpecError(format!(
+                        "\"{offset}\" is no multiple of 8, as offsets are"
+                    )));
                 }
                 self.fragment = Some((number(id, "an identification")?, offset, more));
             }
