@@ -75,14 +75,14 @@ pub(crate) struct Settled {
     pub(crate) verdict: Verdict,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum State {
     Waiting(Vec<Held>),
     Decided { verdict: Verdict, protocol: u8, transport: Transport },
     Refused(DropReason),
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Datagram {
     state: State,
     /// (offset, length) of each fragment seen; they do not overlap.
@@ -125,7 +125,7 @@ impl Datagram {
 }
 
 /// Fragmented datagrams in flight.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct FragmentTable {
     datagrams: HashMap<DatagramKey, Datagram, ahash::RandomState>,
     /// The deadline of every datagram, in order.

@@ -122,8 +122,8 @@ impl Unjudged {
 /// A pipeline for whole frames.
 #[derive(Debug)]
 pub struct Judge {
-    pipeline: Pipeline,
-    attribution: Attribution,
+    pub(crate) pipeline: Pipeline,
+    pub(crate) attribution: Attribution,
     held: HashMap<(u64, Direction), HeldFrame>,
     unjudged: Unjudged,
     /// Whether frames larger than their interface's MTU are taken for super-frames.
@@ -205,6 +205,17 @@ impl Judge {
     /// Ends the tracked flows that `ends` chooses; see [`Pipeline::end_flows`].
     pub fn end_flows(&mut self, ends: impl FnMut(&TrackedFlow<'_>) -> bool) -> usize {
         self.pipeline.end_flows(ends)
+    }
+
+    /// How interfaces are found.
+    #[must_use]
+    pub fn attribution(&self) -> &Attribution {
+        &self.attribution
+    }
+
+    /// Finds interfaces by `attribution` from the next frame on.
+    pub fn set_attribution(&mut self, attribution: Attribution) {
+        self.attribution = attribution;
     }
 
     /// What was not judged.
@@ -290,29 +301,13 @@ impl Judge {
         for (Side { interface, readdress }, direction) in sides.iter() {
             let (seen, data) = as_seen(frame.data, captured, readdress);
             let headers = &seen;
-            let ours: IpAddr = match direction {
-                Direction::Ingress => headers.dst,
-                Direction::Egress => headers.src,
-            };
-            let mtu = self.pipeline.policy().interfaces().get(interface).map_or(0, |i| i.mtu);
-            let is_larger = direction == Direction::Egress && headers.ip_len > mtu.into();
-            self.super_frames += u64::from(is_larger);
-            let is_super_frame = self.offload
-                && is_larger
-                && headers.fragment.is_none()
-                && matches!(headers.transport, Transport::Tcp(_) | Transport::Udp { .. });
-            let own_address = self.attribution.is_own(self.pipeline.policy(), interface, ours);
-            let verdict = self.pipeline.process(&PacketContext {
-                interface,
-                direction,
-                now: frame.time,
-                headers,
-                frame: &data,
-                own_address,
-                origin: sides.origin.filter(|_| direction == Direction::Ingress),
-                token: frame.token,
-                size: if is_super_frame { 0 } else { segment.unwrap_or(headers.ip_len) },
-            });
+            self.super_frames += u64::from(self.is_larger(headers, interface, direction));
+            let origin = sides.origin;
+            let mut packet = self.context(&frame, headers, &data, (interface, direction), origin);
+            if let Some(segment) = segment.filter(|_| packet.size > 0) {
+                packet.size = segment;
+            }
+            let verdict = self.pipeline.process(&packet);
             if verdict.outcome == Outcome::Hold {
                 self.hold(frame, captured, sides, direction);
                 return;
@@ -340,6 +335,58 @@ impl Judge {
         }
     }
 
+    /// Whether the packet is larger than the MTU of the interface that sends it.
+    fn is_larger(&self, headers: &Headers, interface: usize, direction: Direction) -> bool {
+        let mtu = self.pipeline.policy().interfaces().get(interface).map_or(0, |i| i.mtu);
+        direction == Direction::Egress && headers.ip_len > mtu.into()
+    }
+
+    /// A packet as the pipeline takes it on one side. `data` is the frame as that side sees it,
+    /// `origin` the interface that sent it if it is known.
+    pub(crate) fn context<'a>(
+        &self,
+        frame: &FrameInput<'_>,
+        headers: &'a Headers,
+        data: &'a [u8],
+        (interface, direction): (usize, Direction),
+        origin: Option<usize>,
+    ) -> PacketContext<'a> {
+        let ours: IpAddr = match direction {
+            Direction::Ingress => headers.dst,
+            Direction::Egress => headers.src,
+        };
+        let is_super_frame = self.offload
+            && self.is_larger(headers, interface, direction)
+            && headers.fragment.is_none()
+            && matches!(headers.transport, Transport::Tcp(_) | Transport::Udp { .. });
+        PacketContext {
+            interface,
+            direction,
+            now: frame.time,
+            headers,
+            frame: data,
+            own_address: self.attribution.is_own(self.pipeline.policy(), interface, ours),
+            origin: origin.filter(|_| direction == Direction::Ingress),
+            token: frame.token,
+            size: if is_super_frame { 0 } else { headers.ip_len },
+        }
+    }
+
+    /// The frame of the router's answer to a packet that does not fit a path of `mtu` bytes;
+    /// `None` where it gives none (SEMANTICS 12.7). How often it may is another question.
+    pub(crate) fn answer(
+        &self,
+        data: &[u8],
+        headers: &Headers,
+        interface: usize,
+        mtu: u16,
+    ) -> Option<Vec<u8>> {
+        let interface = self.pipeline.policy().interfaces().get(interface)?;
+        let (link_header, _) = data.split_at_checked(headers.ip_offset.into())?;
+        let answer = too_big(headers, data, interface.router(headers.is_ipv6())?, mtu)?;
+        Some([&turned_round(link_header, headers), &answer[..]].concat())
+    }
+
     /// Makes what the router makes of a packet that did not fit its path: fragments, or an answer
     /// to its sender, which is judged on its way in.
     fn emit(
@@ -360,14 +407,9 @@ impl Judge {
             }
             return;
         }
-        let policy = self.pipeline.policy();
-        let router = policy.interfaces().get(interface).and_then(|i| i.router(headers.is_ipv6()));
-        let Some(answer) = router.and_then(|r| too_big(headers, frame.data, r, mtu.get())) else {
-            return;
-        };
+        let Some(answer) = self.answer(frame.data, headers, interface, mtu.get()) else { return };
         if self.pipeline.may_answer(interface, frame.time) {
-            let data = [&turned_round(link_header, headers), &answer[..]].concat();
-            self.emit_one(frame, &data, (interface, Direction::Ingress), None, sink);
+            self.emit_one(frame, &answer, (interface, Direction::Ingress), None, sink);
         }
     }
 
@@ -387,17 +429,11 @@ impl Judge {
         };
         let emitted = if verdict.is_some() { Emitted::Fragment } else { Emitted::Answer };
         let verdict = verdict.unwrap_or_else(|| {
-            self.pipeline.process(&PacketContext {
-                interface,
-                direction,
-                now: frame.time,
-                headers: &headers,
-                frame: data,
+            let packet = PacketContext {
                 own_address: true,
-                origin: None,
-                token: frame.token,
-                size: headers.ip_len,
-            })
+                ..self.context(&frame, &headers, data, (interface, direction), None)
+            };
+            self.pipeline.process(&packet)
         });
         sink(Event {
             frame,
@@ -489,15 +525,30 @@ impl Judge {
         error: ParseError,
         sink: Sink<'_>,
     ) {
+        match self.unreadable_fate(&frame, link, error) {
+            (_, Judgement::Skip(reason)) => self.skip(frame, None, Some(error), reason, sink),
+            (side, Judgement::Verdict(verdict)) => {
+                self.whole_frame(frame, Some(error), verdict, side, sink);
+            }
+        }
+    }
+
+    /// What becomes of a frame whose headers could not be read, and on which side.
+    pub(crate) fn unreadable_fate(
+        &self,
+        frame: &FrameInput<'_>,
+        link: LinkType,
+        error: ParseError,
+    ) -> (Option<(usize, Direction)>, Judgement) {
         let sides = addresses(link, frame.data).map(|ends| {
             let policy = self.pipeline.policy();
             self.attribution.sides(policy, &LinkInfo::NONE, ends, frame.recorded)
         });
         if sides.is_some_and(Sides::is_empty) {
-            return self.skip(frame, None, Some(error), SkipReason::NotOurs, sink);
+            return (None, Judgement::Skip(SkipReason::NotOurs));
         }
         if error.is_truncated() {
-            return self.skip(frame, None, Some(error), SkipReason::Truncated, sink);
+            return (None, Judgement::Skip(SkipReason::Truncated));
         }
         let side = sides.and_then(|sides| sides.iter().next());
         let side = side.map(|(side, direction)| (side.interface, direction));
@@ -505,7 +556,7 @@ impl Judge {
             ParseError::TinyFragment { .. } => DropReason::FragmentTiny,
             _ => DropReason::Malformed,
         };
-        self.whole_frame(frame, Some(error), Verdict::drop(reason), side, sink);
+        (side, Judgement::Verdict(Verdict::drop(reason)))
     }
 
     /// The last word on a frame that no stage but parsing sees.
@@ -557,7 +608,7 @@ impl Judge {
 }
 
 /// A packet as an interface sees it: with the private address that its public one stands for.
-fn as_seen<'a>(
+pub(crate) fn as_seen<'a>(
     data: &'a [u8],
     headers: &Headers,
     readdress: Readdress,

@@ -13,16 +13,20 @@
 //! 8. [`flow_log`]: what is written down of it, a record for each flow and window.
 //!
 //! [`judge`] puts them together for whoever has whole frames: it parses, finds the interfaces
-//! concerned, judges on each side and keeps what virtual reassembly holds. [`neighbour`] checks what
-//! ARP and neighbour discovery claim, for whoever sits between an instance and its network.
+//! concerned, judges on each side and keeps what virtual reassembly holds. [`explain`] walks the
+//! same way without changing anything and tells what each stage saw; [`black_hole`] finds where
+//! path-MTU discovery does not work. [`neighbour`] checks what ARP and neighbour discovery claim, for
+//! whoever sits between an instance and its network.
 //!
 //! Nothing here reads a clock, a file or a device: packets, time and policy come in, verdicts go
 //! out. Directions are always as seen from the network interface (ENI): *ingress* is towards the
 //! instance, *egress* from it.
 
 pub mod attribution;
+pub mod black_hole;
 pub mod counters;
 pub mod exempt;
+pub mod explain;
 pub mod flow_log;
 pub mod fragment;
 pub mod judge;
@@ -32,7 +36,9 @@ pub mod pipeline;
 pub mod verdict;
 
 pub use attribution::{Attribution, Side, Sides};
+pub use black_hole::{BlackHole, Teller};
 pub use counters::Counters;
+pub use explain::Explanation;
 pub use judge::{Emitted, Event, FrameInput, Judge, Judgement, Route, Sink};
 pub use pipeline::{Config, PacketContext, Pipeline, Released, TrackedFlow};
 pub use verdict::{

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::num::NonZeroU16;
 
 use sgwall_packet::{Direction, Duration, Timestamp};
-use sgwall_rules::compile::{CompiledInterface, CompiledPolicy};
+use sgwall_rules::compile::{CompiledInterface, CompiledPolicy, CompiledRoute};
 use sgwall_rules::model::{Compat, RouteTarget};
 
 use crate::pipeline::PacketContext;
@@ -45,16 +45,42 @@ pub(crate) fn fit(
 /// (SEMANTICS 12.2).
 #[must_use]
 pub fn path_mtu(policy: &CompiledPolicy, interface: &CompiledInterface, dst: &IpAddr) -> u16 {
-    let route = interface.route(dst);
-    let class = match route {
-        Some(route) => route
-            .mtu
-            .and_then(|mtu| u16::try_from(mtu).ok())
-            .unwrap_or_else(|| class_mtu(policy.compat(), route.target)),
-        None => INTERNET,
-    };
-    let ends = policy.interfaces_of(dst).iter().filter_map(|&i| policy.interfaces().get(i));
-    ends.map(|end| end.mtu).chain([interface.mtu, class]).min().unwrap_or(INTERNET)
+    Path::to(policy, interface, dst).mtu()
+}
+
+/// What limits the size of packets on a path.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Path<'a> {
+    pub(crate) route: Option<&'a CompiledRoute>,
+    /// The MTU of the interface itself, bytes.
+    pub(crate) own: u16,
+    /// That of the route or its class.
+    pub(crate) class: u16,
+    /// The smallest of the interfaces that have the destination's address.
+    pub(crate) far: Option<u16>,
+}
+
+impl<'a> Path<'a> {
+    pub(crate) fn to(
+        policy: &CompiledPolicy,
+        interface: &'a CompiledInterface,
+        dst: &IpAddr,
+    ) -> Self {
+        let route = interface.route(dst);
+        let class = route.map_or(INTERNET, |route| route_mtu(policy.compat(), route));
+        let ends = policy.interfaces_of(dst).iter().filter_map(|&i| policy.interfaces().get(i));
+        Path { route, own: interface.mtu, class, far: ends.map(|end| end.mtu).min() }
+    }
+
+    pub(crate) fn mtu(&self) -> u16 {
+        self.far.unwrap_or(u16::MAX).min(self.own).min(self.class)
+    }
+}
+
+/// The MTU of a route, bytes: its own, or that of its class.
+pub(crate) fn route_mtu(compat: Compat, route: &CompiledRoute) -> u16 {
+    let own = route.mtu.and_then(|mtu| u16::try_from(mtu).ok());
+    own.unwrap_or_else(|| class_mtu(compat, route.target))
 }
 
 /// Inside the VPC and to its peers.

@@ -14,7 +14,7 @@ use sgwall_conntrack::{
     Allowance, ConnTable, Hit, Lookup, RuleTag, Scope, TimeoutProfile, may_open,
 };
 use sgwall_packet::{
-    Direction, Duration, FlowKey, Headers, Timestamp, Transport, quoted_of_receiver,
+    Direction, Duration, FlowKey, FragmentInfo, Headers, Timestamp, Transport, quoted_of_receiver,
 };
 use sgwall_rules::compile::{
     AclMatch, CompiledInterface, CompiledPolicy, GroupMatch, RuleId, RuleInfo,
@@ -80,21 +80,21 @@ pub struct Released {
 }
 
 /// The state of one worker.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Pipeline {
     policy: Arc<CompiledPolicy>,
-    state: State,
+    pub(crate) state: State,
     counters: Counters,
     names: Names,
 }
 
 /// What packets change; apart from the policy, so that judging borrows both.
-#[derive(Debug)]
-struct State {
-    connections: ConnTable,
+#[derive(Clone, Debug)]
+pub(crate) struct State {
+    pub(crate) connections: ConnTable,
     fragments: FragmentTable,
     /// By interface index: what tracking knows the interface as, and its timeouts.
-    tracking: Vec<(Scope, TimeoutProfile)>,
+    pub(crate) tracking: Vec<(Scope, TimeoutProfile)>,
     /// By rule index: what tracking knows the rule as.
     tags: Vec<RuleTag>,
     /// By interface index: the router's answers to packets that do not fit.
@@ -102,13 +102,14 @@ struct State {
 }
 
 /// What is to be written down once the packet is finally accepted (SEMANTICS 7.8).
-enum Effect {
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Effect {
     None,
     /// Note the packet in its flow's entry.
     Refresh(Hit),
     /// Make an entry, in place of an ended one.
     Open(RuleId, Option<Hit>),
-    /// End an entry whose five-tuple now belongs to an untracked flow.
+    /// End an entry whose five-tuple now belongs to an untracked flow, or to a refused one.
     End(Hit),
 }
 
@@ -211,6 +212,20 @@ impl Pipeline {
         verdict
     }
 
+    /// The verdict that [`Self::process`] would give, and what would be written down: nothing is.
+    /// `opened`: entries that the packet opens elsewhere before, less those that it ends.
+    pub(crate) fn foresee(&self, packet: &PacketContext<'_>, opened: isize) -> (Verdict, Effect) {
+        match self.policy.interfaces().get(packet.interface) {
+            Some(interface) => self.state.foresee(&self.policy, interface, packet, opened),
+            None => (Verdict::drop(DropReason::SrcDstCheck), Effect::None),
+        }
+    }
+
+    /// Whether [`Self::may_answer`] would say so.
+    pub(crate) fn would_answer(&self, interface: usize, now: Timestamp) -> bool {
+        self.state.answers.get(interface).is_some_and(|limit| { *limit }.allow(now))
+    }
+
     /// Whether the router may answer one more packet that did not fit (SEMANTICS 12.8).
     pub(crate) fn may_answer(&mut self, interface: usize, now: Timestamp) -> bool {
         self.state.answers.get_mut(interface).is_some_and(|limit| limit.allow(now))
@@ -243,31 +258,19 @@ impl State {
         interface: &CompiledInterface,
         packet: &PacketContext<'_>,
     ) -> Verdict {
+        if let Some(verdict) = before_fragments(policy, interface, packet) {
+            return match self.exempt_datagram(packet, &verdict) {
+                Some((key, info)) => note_exempt(&mut self.fragments, key, packet, info, verdict),
+                None => verdict,
+            };
+        }
         let headers = packet.headers;
-        if let Some(reason) = exempt(policy, interface, packet.direction, headers) {
-            return self.note_exempt(packet, Verdict::pass(reason));
-        }
-        if is_unsupported(interface, headers) {
-            return Verdict::drop(DropReason::Unsupported);
-        }
-        // Out of the interface the address is checked first, into it after the network ACL.
-        if packet.direction == Direction::Egress && fails_address_check(interface, packet) {
-            return Verdict::drop(DropReason::SrcDstCheck);
-        }
         let Some(fragment) = headers.fragment else {
             return self.judge_whole(policy, interface, packet);
         };
-        let scope = self.tracking[packet.interface].0;
-        let key = DatagramKey::of(scope.0, packet.direction, headers, fragment.id);
+        let key = self.datagram(packet, fragment);
         if headers.transport == Transport::LaterFragment {
-            let mtu = match fit(policy, interface, packet) {
-                Fit::Whole => None,
-                Fit::InFragments(mtu) => Some(mtu),
-                Fit::TooBig(mtu) => return too_big(mtu),
-            };
-            let kept = packet.frame.len() as u64;
-            let held = Held { token: packet.token, bytes: headers.ip_len, kept, mtu };
-            return self.fragments.later(key, headers, fragment, held, packet.now);
+            return later_fragment(&mut self.fragments, key, policy, interface, packet, fragment);
         }
         if let Err(reason) = self.fragments.first(key, headers, fragment, packet.now) {
             return Verdict::drop(reason);
@@ -277,58 +280,105 @@ impl State {
         verdict
     }
 
-    /// Keeps the verdict on the first fragment of an exempt datagram, unless its address alone
-    /// made it so: later fragments do not show the port.
-    fn note_exempt(&mut self, packet: &PacketContext<'_>, verdict: Verdict) -> Verdict {
-        let (headers, now) = (packet.headers, packet.now);
-        let Some(fragment) = headers.fragment else { return verdict };
-        if verdict.outcome == Outcome::Pass(PassReason::Router) {
-            return verdict;
+    /// [`Self::judge`] on a copy of what it changes.
+    fn foresee(
+        &self,
+        policy: &CompiledPolicy,
+        interface: &CompiledInterface,
+        packet: &PacketContext<'_>,
+        opened: isize,
+    ) -> (Verdict, Effect) {
+        if let Some(verdict) = before_fragments(policy, interface, packet) {
+            let verdict = match self.exempt_datagram(packet, &verdict) {
+                Some((key, info)) => {
+                    note_exempt(&mut self.fragments.clone(), key, packet, info, verdict)
+                }
+                None => verdict,
+            };
+            return (verdict, Effect::None);
         }
-        let scope = self.tracking[packet.interface].0;
-        let key = DatagramKey::of(scope.0, packet.direction, headers, fragment.id);
-        if let Err(reason) = self.fragments.first(key, headers, fragment, now) {
-            return Verdict::drop(reason);
+        if let Some(info) = packet.headers.fragment {
+            let (mut copy, key) = (self.fragments.clone(), self.datagram(packet, info));
+            if packet.headers.transport == Transport::LaterFragment {
+                let verdict = later_fragment(&mut copy, key, policy, interface, packet, info);
+                return (verdict, Effect::None);
+            }
+            if let Err(reason) = copy.first(key, packet.headers, info, packet.now) {
+                return (Verdict::drop(reason), Effect::None);
+            }
         }
-        self.fragments.decide(key, headers, verdict, now);
-        verdict
+        let (verdict, effect) = self.decide(policy, interface, packet);
+        let needs_room = matches!(effect, Effect::Open(_, None));
+        if needs_room && self.connections.room(packet.now) as isize <= opened {
+            return (conntrack_full(verdict), Effect::None);
+        }
+        (verdict, effect)
     }
 
-    /// Network ACL, tracking and security groups, for a packet that has its transport header.
+    /// The datagram whose first fragment is exempt, unless its address alone made it so: later
+    /// fragments do not show the port, so they must follow.
+    fn exempt_datagram(
+        &self,
+        packet: &PacketContext<'_>,
+        verdict: &Verdict,
+    ) -> Option<(DatagramKey, FragmentInfo)> {
+        let follows = verdict.is_pass() && verdict.outcome != Outcome::Pass(PassReason::Router);
+        let info = packet.headers.fragment.filter(|_| follows)?;
+        Some((self.datagram(packet, info), info))
+    }
+
+    fn datagram(&self, packet: &PacketContext<'_>, fragment: FragmentInfo) -> DatagramKey {
+        let scope = self.tracking[packet.interface].0;
+        DatagramKey::of(scope.0, packet.direction, packet.headers, fragment.id)
+    }
+
+    /// A packet that has its transport header: decided, and written down.
     fn judge_whole(
         &mut self,
         policy: &CompiledPolicy,
         interface: &CompiledInterface,
         packet: &PacketContext<'_>,
     ) -> Verdict {
+        let (verdict, effect) = self.decide(policy, interface, packet);
+        self.commit(policy, packet, verdict, effect)
+    }
+
+    /// Network ACL, tracking and security groups, path MTU: what they say, and what is to be
+    /// written down of it. Changes nothing.
+    fn decide(
+        &self,
+        policy: &CompiledPolicy,
+        interface: &CompiledInterface,
+        packet: &PacketContext<'_>,
+    ) -> (Verdict, Effect) {
         // A packet comes in over the subnet's edge and goes out over it.
         let ingress = packet.direction == Direction::Ingress;
         if ingress {
             if let Some(refused) = network_acl(policy, interface, packet) {
-                return refused;
+                return (refused, Effect::None);
             }
             if fails_address_check(interface, packet) {
-                return Verdict::drop(DropReason::SrcDstCheck);
+                return (Verdict::drop(DropReason::SrcDstCheck), Effect::None);
             }
         }
         let (verdict, effect) = self.admit(policy, interface, packet);
         if !verdict.is_pass() {
-            return verdict;
+            return (verdict, effect);
         }
         if !ingress && let Some(refused) = network_acl(policy, interface, packet) {
-            return refused.of_flow(verdict.state);
+            return (refused.of_flow(verdict.state), Effect::None);
         }
         let mtu = match fit(policy, interface, packet) {
             Fit::Whole => None,
             Fit::InFragments(mtu) => Some(mtu),
-            Fit::TooBig(mtu) => return too_big(mtu).of_flow(verdict.state),
+            Fit::TooBig(mtu) => return (too_big(mtu).of_flow(verdict.state), Effect::None),
         };
-        self.commit(policy, packet, Verdict { mtu, ..verdict }, effect)
+        (Verdict { mtu, ..verdict }, effect)
     }
 
-    /// What tracking and, failing that, the groups say. Only a refusal changes anything here.
+    /// What tracking and, failing that, the groups say.
     fn admit(
-        &mut self,
+        &self,
         policy: &CompiledPolicy,
         interface: &CompiledInterface,
         packet: &PacketContext<'_>,
@@ -356,9 +406,6 @@ impl State {
                     Effect::Open(rule, _) => Effect::Open(rule, Some(old)),
                     _ => Effect::End(old),
                 };
-                if !verdict.is_pass() {
-                    self.connections.remove(&old);
-                }
                 (verdict, effect)
             }
             Lookup::Miss => match self.related(policy, scope, packet) {
@@ -370,7 +417,7 @@ impl State {
 
     /// An ICMP error about a packet of a tracked flow, where the policy admits those
     /// (SEMANTICS 10.2). It never touches the flow (10.3); a redirect is none.
-    fn related(
+    pub(crate) fn related(
         &self,
         policy: &CompiledPolicy,
         scope: Scope,
@@ -385,7 +432,8 @@ impl State {
         Some(verdict.of_flow(Some(FlowState::Related)))
     }
 
-    /// Writes down what an accepted packet does to its flow.
+    /// Writes down what a packet does to its flow: an accepted one, or a refused one that would
+    /// have begun a new connection where an ended one stands.
     fn commit(
         &mut self,
         policy: &CompiledPolicy,
@@ -408,7 +456,7 @@ impl State {
                 let opened =
                     self.connections.insert(*scope, headers, now, timeouts, tag, generation);
                 if opened.is_err() {
-                    return Verdict::drop(DropReason::ConntrackFull).of_flow(verdict.state);
+                    return conntrack_full(verdict);
                 }
             }
         }
@@ -420,8 +468,60 @@ const fn table_config(config: Config) -> sgwall_conntrack::Config {
     sgwall_conntrack::Config { max_entries: config.max_flows, hash_seed: config.hash_seed }
 }
 
+/// What is settled before fragments are looked at: exempt traffic, what a VPC does not carry, and
+/// on the way out the address check.
+fn before_fragments(
+    policy: &CompiledPolicy,
+    interface: &CompiledInterface,
+    packet: &PacketContext<'_>,
+) -> Option<Verdict> {
+    if let Some(reason) = exempt(policy, interface, packet.direction, packet.headers) {
+        return Some(Verdict::pass(reason));
+    }
+    if is_unsupported(interface, packet.headers) {
+        return Some(Verdict::drop(DropReason::Unsupported));
+    }
+    // Out of the interface the address is checked first, into it after the network ACL.
+    let fails = packet.direction == Direction::Egress && fails_address_check(interface, packet);
+    fails.then_some(Verdict::drop(DropReason::SrcDstCheck))
+}
+
+/// Keeps the verdict on the first fragment of an exempt datagram.
+fn note_exempt(
+    fragments: &mut FragmentTable,
+    key: DatagramKey,
+    packet: &PacketContext<'_>,
+    info: FragmentInfo,
+    verdict: Verdict,
+) -> Verdict {
+    if let Err(reason) = fragments.first(key, packet.headers, info, packet.now) {
+        return Verdict::drop(reason);
+    }
+    fragments.decide(key, packet.headers, verdict, packet.now);
+    verdict
+}
+
+/// A fragment after the first: it must fit its path, and then takes the verdict of the first.
+fn later_fragment(
+    fragments: &mut FragmentTable,
+    key: DatagramKey,
+    policy: &CompiledPolicy,
+    interface: &CompiledInterface,
+    packet: &PacketContext<'_>,
+    fragment: FragmentInfo,
+) -> Verdict {
+    let mtu = match fit(policy, interface, packet) {
+        Fit::Whole => None,
+        Fit::InFragments(mtu) => Some(mtu),
+        Fit::TooBig(mtu) => return too_big(mtu),
+    };
+    let kept = packet.frame.len() as u64;
+    let held = Held { token: packet.token, bytes: packet.headers.ip_len, kept, mtu };
+    fragments.later(key, packet.headers, fragment, held, packet.now)
+}
+
 /// The address at the other end.
-fn remote(packet: &PacketContext<'_>) -> IpAddr {
+pub(crate) fn remote(packet: &PacketContext<'_>) -> IpAddr {
     match packet.direction {
         Direction::Ingress => packet.headers.src,
         Direction::Egress => packet.headers.dst,
@@ -456,29 +556,56 @@ enum NextHop<'a> {
     Elsewhere,
 }
 
+/// Whether the packet's hop stays inside the interface's subnet.
+pub(crate) fn stays_inside(
+    policy: &CompiledPolicy,
+    interface: &CompiledInterface,
+    packet: &PacketContext<'_>,
+) -> bool {
+    match next_hop(policy, interface, packet) {
+        Some(NextHop::Known(other)) => interface.shares_subnet(other),
+        Some(NextHop::Elsewhere) => false,
+        None => interface.in_subnet(&remote(packet)),
+    }
+}
+
+/// Whether the address's owner itself is at the other end of the hop: through a middlebox, a
+/// reference to its group does not hold (SEMANTICS 4.5).
+pub(crate) fn is_direct(
+    policy: &CompiledPolicy,
+    interface: &CompiledInterface,
+    packet: &PacketContext<'_>,
+) -> bool {
+    match next_hop(policy, interface, packet) {
+        Some(NextHop::Known(other)) => other.owns(&remote(packet)),
+        Some(NextHop::Elsewhere) => false,
+        None => true,
+    }
+}
+
 /// The refusal of the subnet's network ACL, if it refuses. Traffic that stays inside the subnet
 /// is not judged by it (SEMANTICS 8.7); where a middlebox is on the way, that is decided by the
 /// hop to it (9.4).
-fn network_acl(
+pub(crate) fn network_acl(
     policy: &CompiledPolicy,
     interface: &CompiledInterface,
     packet: &PacketContext<'_>,
 ) -> Option<Verdict> {
     let acl = interface.acl(packet.direction)?;
-    let remote = remote(packet);
-    let is_inside = match next_hop(policy, interface, packet) {
-        Some(NextHop::Known(other)) => interface.shares_subnet(other),
-        Some(NextHop::Elsewhere) => false,
-        None => interface.in_subnet(&remote),
-    };
-    if is_inside {
+    if stays_inside(policy, interface, packet) {
         return None;
     }
+    let remote = remote(packet);
     match acl.lookup(&remote, packet.headers.protocol, packet.headers.selector()) {
         Some(AclMatch { action: AclAction::Allow, .. }) => None,
         Some(AclMatch { rule, .. }) => Some(Verdict::drop(DropReason::AclDeny).by(rule)),
         None => Some(Verdict::drop(DropReason::AclNoMatch)),
     }
+}
+
+/// The refusal of a packet that would have passed as `verdict` says, for want of an entry.
+const fn conntrack_full(verdict: Verdict) -> Verdict {
+    Verdict::drop(DropReason::ConntrackFull).of_flow(verdict.state)
 }
 
 /// The refusal of a packet that does not fit a path of `mtu` bytes.
@@ -489,12 +616,15 @@ const fn too_big(mtu: NonZeroU16) -> Verdict {
 }
 
 /// The source/destination check (SEMANTICS 13.2).
-fn fails_address_check(interface: &CompiledInterface, packet: &PacketContext<'_>) -> bool {
+pub(crate) fn fails_address_check(
+    interface: &CompiledInterface,
+    packet: &PacketContext<'_>,
+) -> bool {
     interface.source_dest_check && !packet.own_address
 }
 
 /// What the interface's groups say of a packet that belongs to no tracked flow.
-fn by_rules(
+pub(crate) fn by_rules(
     policy: &CompiledPolicy,
     interface: &CompiledInterface,
     packet: &PacketContext<'_>,
@@ -502,13 +632,7 @@ fn by_rules(
     let headers = packet.headers;
     let remote = remote(packet);
     let mut rules = interface.groups(packet.direction, &remote);
-    // Through a middlebox, a reference to the other end's group does not hold (SEMANTICS 4.5).
-    let is_direct = match next_hop(policy, interface, packet) {
-        Some(NextHop::Known(other)) => other.owns(&remote),
-        Some(NextHop::Elsewhere) => false,
-        None => true,
-    };
-    if !is_direct {
+    if !is_direct(policy, interface, packet) {
         rules = rules.without_references();
     }
     let Some(found) = rules.lookup(&remote, headers.protocol, headers.selector()) else {
@@ -557,7 +681,7 @@ fn is_untracked(
 }
 
 /// Broadcast and multicast, which a VPC does not carry (SEMANTICS 2.9).
-fn is_unsupported(interface: &CompiledInterface, headers: &Headers) -> bool {
+pub(crate) fn is_unsupported(interface: &CompiledInterface, headers: &Headers) -> bool {
     let is_broadcast = |addr: &IpAddr| match addr {
         IpAddr::V4(v4) => v4.is_broadcast() || interface.is_subnet_broadcast(v4),
         IpAddr::V6(_) => false,
@@ -604,7 +728,7 @@ fn profile(timeouts: Timeouts) -> TimeoutProfile {
 }
 
 /// Names that outlive a policy: tracking keeps numbers, and this says what they stand for.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Names {
     scopes: HashMap<String, Scope>,
     tags: HashMap<RuleInfo, RuleTag>,

@@ -2,9 +2,11 @@
 //!
 //! A case is an entry of a TOML file in `cases/`, as [`Case`] describes it: who is there, what the
 //! rules are, and steps in one line each, a packet with its verdicts or a change of the policy.
-//! [`Case::run`] drives the whole pipeline with it, and tells every step that went otherwise.
+//! [`Case::run`] drives the whole pipeline with it, and tells every step that went otherwise, or
+//! that was explained otherwise than it was judged.
 //! `README.md` beside this crate says how to write one.
 
+pub mod explained;
 mod flow_log;
 mod run;
 mod step;

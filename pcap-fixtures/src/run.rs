@@ -1,4 +1,4 @@
-//! Running a case: the whole pipeline, frame by frame.
+//! Running a case: the whole pipeline, frame by frame, each frame explained beforehand.
 
 use std::sync::Arc;
 
@@ -12,18 +12,18 @@ use sgwall_rules::model::{Compat, Policy};
 
 use crate::flow_log::ExpectedLog;
 use crate::step::{Step, What, change};
-use crate::{Case, world};
+use crate::{Case, explained, world};
 
 pub(crate) fn run(case: &Case, compat: Compat) -> Result<(), String> {
-    let mut policy = world::policy(case, compat)?;
+    let mut model = world::policy(case, compat)?;
     let mut generation = 0;
     let compile = |policy: &Policy, generation| {
         Arc::new(CompiledPolicy::compile(policy, Generation(generation)))
     };
-    let mut flow_log = ExpectedLog::of(case, compile(&policy, generation))?;
+    let mut flow_log = ExpectedLog::of(case, compile(&model, generation))?;
     let config = Config { max_flows: case.max_flows.unwrap_or(1000), hash_seed: [0x5eed, 1, 2, 3] };
-    let pipeline = Pipeline::new(compile(&policy, generation), config);
-    let mut judge = Judge::new(pipeline, attribution(case, &policy)?).with_offload(case.offload);
+    let pipeline = Pipeline::new(compile(&model, generation), config);
+    let mut judge = Judge::new(pipeline, attribution(case, &model)?).with_offload(case.offload);
     let mut wrong = Vec::new();
     let mut judged = 0;
     let mut now = Timestamp::default();
@@ -36,25 +36,25 @@ pub(crate) fn run(case: &Case, compat: Compat) -> Result<(), String> {
                 judge.rejudge();
             }
             What::Change { line: text, refused } => {
-                let before = policy.clone();
-                let answer = change(&mut policy, &text).map_err(|e| format!("{line:?}: {e}"))?;
+                let before = model.clone();
+                let answer = change(&mut model, &text).map_err(|e| format!("{line:?}: {e}"))?;
                 let code = answer.as_ref().err().map(|error| error.code.as_str());
                 if code != refused.as_deref() {
                     let found = answer.map_or_else(|e| format!("error {e}"), |()| "granted".into());
                     wrong.push(format!("{line}\n      found: {found}"));
                 }
-                if code.is_some() && policy != before {
+                if code.is_some() && model != before {
                     wrong.push(format!("{line}\n      found: refused, but the policy changed"));
                 }
                 generation += 1;
-                let compiled = compile(&policy, generation);
+                let compiled = compile(&model, generation);
                 flow_log.set_policy(Arc::clone(&compiled));
-                judge.set_policy(compiled, attribution(case, &policy)?);
+                judge.set_policy(compiled, attribution(case, &model)?);
             }
             What::Packet { packet, via, expected } => {
                 let mut data = packet.to_frame();
                 if let Some(via) = via {
-                    let sender = policy.interfaces.iter().find(|interface| interface.id == via);
+                    let sender = model.interfaces.iter().find(|interface| interface.id == via);
                     let mac = sender.and_then(|interface| interface.mac);
                     data[6..12].copy_from_slice(&mac.ok_or_else(|| format!("via {via:?}"))?);
                 }
@@ -68,11 +68,25 @@ pub(crate) fn run(case: &Case, compat: Compat) -> Result<(), String> {
                     recorded: None,
                 };
                 let policy = Arc::clone(judge.pipeline().policy());
-                let mut found = Vec::new();
+                let explanation = judge.explain(&model, frame);
+                let (mut found, mut of_frame) = (Vec::new(), Vec::new());
                 judge.judge(frame, &mut |event| {
                     flow_log.record(&event);
                     found.push(words(&event, &policy));
+                    // Frames that were held before are no part of this one's explanation.
+                    if event.frame.token == token {
+                        of_frame.push(explained::event_words(&event, &policy));
+                    }
                 });
+                let foretold = explained::foretold(&explanation);
+                if foretold != of_frame {
+                    let (foretold, judged) = (foretold.join(" | "), of_frame.join(" | "));
+                    wrong.push(format!(
+                        "{line}\n      explained: {foretold}\n      judged: {judged}"
+                    ));
+                }
+                let contradictions = explained::contradictions(&explanation);
+                wrong.extend(contradictions.iter().map(|what| format!("{line}\n      {what}")));
                 let is_judged =
                     |word: &&String| !word.starts_with("skip") && !word.starts_with("fragment");
                 judged += found.iter().filter(is_judged).count() as u64;
