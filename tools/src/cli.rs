@@ -15,7 +15,8 @@ use sgwall_packet::Direction;
 #[derive(Debug, Parser)]
 #[command(version, about, disable_help_subcommand = true)]
 #[command(after_help = "\
-Exit status: 0 done; 1 a running firewall failed; 2 the command line or the policy is wrong; 3 a file could not be read or \
+Exit status: 0 done; 1 a running firewall failed, or warnings (check --strict); 2 the command line or \
+the policy is wrong; 3 a file could not be read or \
 written, or a capture is damaged.")]
 pub(crate) struct Cli {
     #[command(subcommand)]
@@ -27,6 +28,10 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Judge a packet capture by a policy: what would have passed, and why
     Replay(ReplayArgs),
+    /// Explain what becomes of one packet: every stage, every rule considered, and what is missing
+    Explain(ExplainArgs),
+    /// Check a policy: errors, warnings, stale references, path-MTU black holes
+    Check(CheckArgs),
     /// Run the firewall between devices, until it is told to end
     Run(RunArgs),
     /// List the tracked flows of a running firewall, or end some
@@ -121,17 +126,8 @@ pub(crate) struct ReplayArgs {
     #[arg(long, value_name = "WHAT", default_value = "keep")]
     pub(crate) on_reload: OnReload,
 
-    /// Judge on this network interface only (repeatable). Default: all of the policy
-    #[arg(short, long, value_name = "ENI")]
-    pub(crate) interface: Vec<String>,
-
-    /// Take every packet to go this way through the one interface
-    #[arg(short, long, value_name = "DIRECTION")]
-    pub(crate) direction: Option<DirectionArg>,
-
-    /// Addresses of the capture that stand for the one interface (repeatable)
-    #[arg(short, long, value_name = "ADDRESS|CIDR", value_parser = address_or_cidr)]
-    pub(crate) local: Vec<IpNet>,
+    #[command(flatten)]
+    pub(crate) traffic: TrafficArgs,
 
     /// Print a line for each packet
     #[arg(long, conflicts_with = "json")]
@@ -154,6 +150,25 @@ pub(crate) struct ReplayArgs {
     #[arg(long, value_name = "FILE")]
     pub(crate) emitted: Option<PathBuf>,
 
+    #[command(flatten)]
+    pub(crate) flow_log: FlowLogArgs,
+}
+
+/// Whose traffic it is.
+#[derive(Debug, Args)]
+pub(crate) struct TrafficArgs {
+    /// Judge on this network interface only (repeatable). Default: all of the policy
+    #[arg(short, long, value_name = "ENI")]
+    pub(crate) interface: Vec<String>,
+
+    /// Take every packet to go this way through the one interface
+    #[arg(short, long, value_name = "DIRECTION")]
+    pub(crate) direction: Option<DirectionArg>,
+
+    /// Addresses of the capture that stand for the one interface (repeatable)
+    #[arg(short, long, value_name = "ADDRESS|CIDR", value_parser = address_or_cidr)]
+    pub(crate) local: Vec<IpNet>,
+
     /// The capture was taken on a host with segmentation offload: judge frames larger than the
     /// interface's MTU by their segments
     #[arg(long)]
@@ -162,9 +177,6 @@ pub(crate) struct ReplayArgs {
     /// Tracked flows at once; a flow beyond is refused
     #[arg(long, value_name = "N", default_value_t = 1 << 20)]
     pub(crate) max_flows: usize,
-
-    #[command(flatten)]
-    pub(crate) flow_log: FlowLogArgs,
 }
 
 /// Arguments of the flow log.
@@ -215,6 +227,75 @@ impl From<TrafficArg> for Traffic {
 fn interval(text: &str) -> Result<Interval, String> {
     let seconds = text.parse().map_err(|_| "expected 60 or 600, in seconds".to_owned())?;
     Interval::from_secs(seconds).map_err(|error: InvalidInterval| error.to_string())
+}
+
+/// Arguments of `sgwall explain`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  sgwall explain -p policy.toml tcp 198.51.100.7:50000 to 10.0.1.10:22
+  sgwall explain -p policy.toml 'ingress udp 10.0.1.10:53 -> 198.51.100.7:4000 len=100' -i eni-1
+  sgwall explain -p policy.toml --after 'tcp 198.51.100.7:50000 -> 10.0.1.10:22 S' \\
+      tcp 10.0.1.10:22 to 198.51.100.7:50000 SA @0.1
+  sgwall explain -p policy.toml web.pcap --frame 17
+
+A packet is PROTOCOL SOURCE -> DESTINATION, with ports for tcp and udp, then extras: TCP flags
+(SAFRPU; none: S), an ICMP message (8/0, echo-request, frag-needed), len= df ttl= id= seq= ack= win=
+mtu= frag=ID:OFFSET+ quote=\"PACKET\". A shell takes a bare -> for a redirection: quote the packet, or
+write `to`. Before it may stand ingress or egress; @SECONDS anywhere says when it comes.
+
+Exit status: 0 explained, whatever the verdict; 2 the command line or the policy is wrong; 3 a file \
+could not be read, or the capture is damaged.")]
+pub(crate) struct ExplainArgs {
+    /// The packet, in one line of text (one word or several); with --frame, the capture it is in
+    #[arg(value_name = "PACKET|CAPTURE", required = true)]
+    pub(crate) packet: Vec<String>,
+
+    /// Policy: a TOML file, AWS JSON (`aws ec2 describe-*`), or a directory of them (repeatable)
+    #[arg(short, long, value_name = "FILE|DIR", required = true)]
+    pub(crate) policy: Vec<PathBuf>,
+
+    /// Explain the frame of this number, from 1, after all that come before it
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) frame: Option<u64>,
+
+    /// A packet that is judged before, so that its flow is known (repeatable, in order)
+    #[arg(long, value_name = "PACKET", conflicts_with = "frame")]
+    pub(crate) after: Vec<String>,
+
+    #[command(flatten)]
+    pub(crate) traffic: TrafficArgs,
+
+    /// Show every rule that was considered
+    #[arg(long)]
+    pub(crate) all: bool,
+
+    /// Print a JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Arguments of `sgwall check`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  sgwall check policy.toml
+  sgwall check dump/ --strict --json
+
+Exit status: 0 no errors; 1 warnings, with --strict; 2 errors, or the command line is wrong; 3 a file \
+could not be read.")]
+pub(crate) struct CheckArgs {
+    /// Policy: TOML files, AWS JSON (`aws ec2 describe-*`), or directories of them, merged
+    #[arg(value_name = "POLICY", required = true)]
+    pub(crate) policy: Vec<PathBuf>,
+
+    /// End with status 1 if there are warnings
+    #[arg(long)]
+    pub(crate) strict: bool,
+
+    /// Print a JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// What becomes of tracked flows when the policy is replaced.

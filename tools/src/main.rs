@@ -5,12 +5,16 @@
 
 mod ask;
 mod bench;
+mod check;
 mod cli;
+mod explain;
 mod failure;
 mod policy;
 mod replay;
 mod run;
 mod style;
+mod traffic;
+mod wrap;
 
 use std::process::ExitCode;
 
@@ -19,17 +23,21 @@ use clap::Parser;
 use cli::{BenchCommand, Cli, Command};
 
 fn main() -> ExitCode {
-    let result = match Cli::parse().command {
-        Command::Flows(args) => ask::flows(&args),
-        Command::Reload(args) => ask::reload(&args),
-        Command::Bench(BenchCommand::Forward(args)) => bench::run(&args),
-        Command::Replay(args) => replay::run(&args),
-        Command::Run(args) => run::run(&args),
-        Command::Stats(args) => ask::stats(&args),
-        Command::Trace(args) => ask::trace(&args),
+    // A quoted arrow in a packet that was typed word by word would read as a flag.
+    let words = std::env::args_os().map(|word| if word == "->" { "to".into() } else { word });
+    let result = match Cli::parse_from(words).command {
+        Command::Bench(BenchCommand::Forward(args)) => bench::run(&args).map(|()| 0),
+        Command::Check(args) => check::run(&args),
+        Command::Explain(args) => explain::run(&args).map(|()| 0),
+        Command::Flows(args) => ask::flows(&args).map(|()| 0),
+        Command::Reload(args) => ask::reload(&args).map(|()| 0),
+        Command::Replay(args) => replay::run(&args).map(|()| 0),
+        Command::Run(args) => run::run(&args).map(|()| 0),
+        Command::Stats(args) => ask::stats(&args).map(|()| 0),
+        Command::Trace(args) => ask::trace(&args).map(|()| 0),
     };
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(status) => ExitCode::from(status),
         // Whoever read our output has had enough of it.
         Err(failure) if failure.is_closed_output() => ExitCode::SUCCESS,
         Err(failure) => {

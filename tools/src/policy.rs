@@ -55,13 +55,16 @@ pub(crate) fn compile(
 /// # Errors
 /// Every error of the policy at once.
 pub(crate) fn load_model(files: &[NamedBytes]) -> Result<Arc<Policy>, Failure> {
-    let inputs: Vec<_> =
-        files.iter().map(|(name, bytes)| Input { name: name.clone(), bytes }).collect();
-    let loaded = load(&inputs).map_err(Failure::Policy)?;
+    let loaded = load(&inputs(files)).map_err(Failure::Policy)?;
     for diagnostic in &loaded.diagnostics {
         anstream::eprintln!("{}", Coloured(diagnostic));
     }
     Ok(Arc::new(loaded.policy))
+}
+
+/// Files as the loader takes them.
+pub(crate) fn inputs(files: &[NamedBytes]) -> Vec<Input<'_>> {
+    files.iter().map(|(name, bytes)| Input { name: name.clone(), bytes }).collect()
 }
 
 fn read_one(path: &Path) -> Result<NamedBytes, Failure> {

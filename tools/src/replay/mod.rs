@@ -12,12 +12,11 @@ mod summary;
 
 use std::fs;
 use std::io::{self, BufWriter, IsTerminal, Read, Write};
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use indicatif::{ProgressBar, ProgressStyle};
-use sgwall_dataplane::{Attribution, Config, FrameInput, Judge, Pipeline, Sink};
+use sgwall_dataplane::{Attribution, Config, Judge, Pipeline, Sink};
 use sgwall_netio::capture::{self, Packet, Reader};
 use sgwall_netio::seed::random_seed;
 use sgwall_rules::compile::{CompiledPolicy, Generation};
@@ -25,6 +24,7 @@ use sgwall_rules::compile::{CompiledPolicy, Generation};
 use crate::cli::{OnReload, ReplayArgs};
 use crate::failure::Failure;
 use crate::policy;
+use crate::traffic::{attribution, frame_input, local_ranges};
 pub(crate) use changes::At;
 use changes::{Change, Changes};
 use flow_log::FlowLogFile;
@@ -70,12 +70,12 @@ struct Replay<'a> {
 pub(crate) fn run(args: &ReplayArgs) -> Result<(), Failure> {
     let (captures, policies) = captures_and_policies(args)?;
     let policy = policy::compile(&policies, Generation(0))?;
-    let attribution = attribution(args, &policy)?;
+    let attribution = attribution(&args.traffic, &policy)?;
     let changes = Changes::load(&args.at)?;
     for change in changes.given() {
         attribution_after(args, &change.policy)?;
     }
-    let config = Config { max_flows: args.max_flows, hash_seed: random_seed() };
+    let config = Config { max_flows: args.traffic.max_flows, hash_seed: random_seed() };
     let output = match (args.json, args.packets) {
         (true, _) => Output::Json,
         (false, true) => Output::Packets,
@@ -87,7 +87,7 @@ pub(crate) fn run(args: &ReplayArgs) -> Result<(), Failure> {
     let flow_log = FlowLogFile::create(args, &policy, &attribution)?;
     let replay = Replay {
         judge: Judge::new(Pipeline::new(Arc::clone(&policy), config), attribution)
-            .with_offload(args.offload),
+            .with_offload(args.traffic.offload),
         printer: Printer::new(output, captures.len() > 1),
         split: Split::create(args.pass.as_deref(), args.drop.as_deref(), args.emitted.as_deref())?,
         flow_log,
@@ -239,18 +239,6 @@ impl Replay<'_> {
     }
 }
 
-fn frame_input<'a>(token: u64, packet: &Packet<'a>) -> FrameInput<'a> {
-    FrameInput {
-        token,
-        link: packet.link.known(),
-        data: packet.data,
-        wire_len: packet.wire_len,
-        time: packet.time,
-        decimals: packet.decimals,
-        recorded: packet.direction,
-    }
-}
-
 /// Tells captures from policies. `--policy p.toml web.pcap` reads as two policies to the command
 /// line; a capture among them is known by its first bytes and was meant as one.
 fn captures_and_policies(
@@ -282,54 +270,10 @@ fn looks_like_capture(path: &Path) -> bool {
     read.is_ok() && capture::is_magic(magic)
 }
 
-/// Which interfaces judge what.
-fn attribution(args: &ReplayArgs, policy: &CompiledPolicy) -> Result<Attribution, Failure> {
-    let known = || {
-        let ids: Vec<_> = policy.interfaces().iter().map(|i| i.id.as_str()).collect();
-        match ids.len() {
-            0 => "the policy has none".to_owned(),
-            1..=12 => format!("the policy has {}", ids.join(", ")),
-            n => format!("the policy has {n}, among them {}", ids[..12].join(", ")),
-        }
-    };
-    if policy.interfaces().is_empty() {
-        return Err(Failure::Usage(
-            "the policy has no network interface to judge on; add an [[interface]] or the answer \
-             of describe-network-interfaces"
-                .into(),
-        ));
-    }
-    let mut only = Vec::new();
-    for id in &args.interface {
-        only.push(policy.interface_by_id(id).ok_or_else(|| {
-            Failure::Usage(format!("--interface {id}: no such interface; {}", known()))
-        })?);
-    }
-    if only.is_empty() && policy.interfaces().len() == 1 {
-        only.push(0);
-    }
-    if only.len() != 1 {
-        for (flag, given) in
-            [("--local", !args.local.is_empty()), ("--direction", args.direction.is_some())]
-        {
-            if given {
-                return Err(Failure::Usage(format!(
-                    "{flag} needs one interface to speak of; name it with --interface ({})",
-                    known()
-                )));
-            }
-        }
-    }
-    Ok(Attribution {
-        only: (!only.is_empty()).then_some(only),
-        direction: args.direction.map(Into::into),
-        local: local_ranges(args),
-    })
-}
-
 /// The same under a policy that takes over later. There, an interface that is gone judges nothing
 /// more.
 fn attribution_after(args: &ReplayArgs, policy: &CompiledPolicy) -> Result<Attribution, Failure> {
+    let args = &args.traffic;
     if args.interface.is_empty() && !policy.interfaces().is_empty() {
         return attribution(args, policy);
     }
@@ -339,11 +283,6 @@ fn attribution_after(args: &ReplayArgs, policy: &CompiledPolicy) -> Result<Attri
         direction: args.direction.map(Into::into),
         local: local_ranges(args),
     })
-}
-
-/// What stands for the interface, as (first, last) address.
-fn local_ranges(args: &ReplayArgs) -> Vec<(IpAddr, IpAddr)> {
-    args.local.iter().map(|net| (net.network(), net.broadcast())).collect()
 }
 
 /// A bar on standard error for files that take a while; none where nobody watches.

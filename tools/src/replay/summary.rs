@@ -1,22 +1,23 @@
 //! What a replay adds up to, as tables for people or one object for programs.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 use std::io::{self, Write};
 use std::net::IpAddr;
 
 use anstyle::Style;
 use serde::Serialize;
 use sgwall_dataplane::{
-    DropReason, Emitted, Event, Judge, Judgement, Outcome, PassReason, SkipReason, Stage,
-    counters::Tally,
+    BlackHole, DropReason, Emitted, Event, Judge, Judgement, Outcome, PassReason, SkipReason,
+    Stage, Teller, black_hole::black_holes, counters::Tally,
 };
 use sgwall_packet::{Direction, FiveTuple, Headers, Timestamp, Transport, protocol};
-use sgwall_rules::compile::{CompiledPolicy, RuleId, RuleInfo};
+use sgwall_rules::compile::{CompiledInterface, CompiledPolicy, RuleId, RuleInfo};
 use sgwall_rules::model::protocol_name;
 
 use super::record::VERSION;
 use crate::style::{grouped, verdict as verdict_style};
+use crate::wrap::plural;
 
 /// Dropped flows and strangers remembered apart; what comes later is only counted.
 const MAX_REMEMBERED: usize = 1 << 16;
@@ -29,8 +30,8 @@ pub(super) struct Summary {
     frames: Fates,
     dropped: Dropped,
     strangers: HashMap<IpAddr, u64>,
-    /// Dropped messages of path MTU discovery.
-    too_big: u64,
+    /// Dropped messages of path-MTU discovery, by interface (its place in `interfaces`) and sender.
+    too_big: BTreeMap<(usize, IpAddr), u64>,
     emitted: EmittedSums,
     /// The time of the last frame.
     end: Timestamp,
@@ -147,7 +148,7 @@ impl Summary {
             frames: Fates::default(),
             dropped: Dropped::default(),
             strangers: HashMap::new(),
-            too_big: 0,
+            too_big: BTreeMap::new(),
             emitted: EmittedSums::default(),
             end: Timestamp::default(),
             rules: Vec::new(),
@@ -210,12 +211,13 @@ impl Summary {
             (Judgement::Verdict(v), Some(headers)) => {
                 if let (Outcome::Drop(reason), Some((interface, direction))) =
                     (v.outcome, event.side)
+                    && let Some(&place) = self.places.get(interface)
                 {
-                    if let Some(&place) = self.places.get(interface) {
-                        let key = (place, direction, FiveTuple::from(headers));
-                        self.dropped.add(key, headers.ip_len, reason);
+                    let key = (place, direction, FiveTuple::from(headers));
+                    self.dropped.add(key, headers.ip_len, reason);
+                    if direction == Direction::Ingress && is_too_big(headers) {
+                        self.add_too_big((place, headers.src));
                     }
-                    self.too_big += u64::from(is_too_big(headers));
                 }
             }
             (Judgement::Skip(SkipReason::NotOurs), Some(headers)) => {
@@ -277,14 +279,7 @@ impl Summary {
                     .into(),
             );
         }
-        if self.too_big > 0 {
-            hints.push(format!(
-                "{} messages of path MTU discovery (ICMP fragmentation needed, ICMPv6 packet too \
-                 big) were dropped: large packets will vanish without a word; allow icmp type 3 \
-                 code 4, and icmpv6 type 2",
-                self.too_big
-            ));
-        }
+        hints.extend(self.too_big_hints(judge.pipeline().policy()));
         if judge.super_frames() > 0 && !judge.is_offload() {
             hints.push(format!(
                 "{} frames are larger than the MTU of the interface that sent them: the capture was \
@@ -303,6 +298,53 @@ impl Summary {
                 "{} dropped packets are of flows beyond the first {MAX_REMEMBERED}, which are not \
                  listed one by one",
                 self.dropped.unremembered
+            ));
+        }
+        hints
+    }
+
+    fn add_too_big(&mut self, key: (usize, IpAddr)) {
+        if self.too_big.len() < MAX_REMEMBERED || self.too_big.contains_key(&key) {
+            *self.too_big.entry(key).or_default() += 1;
+        }
+    }
+
+    /// An interface by its place in `interfaces`, if the present policy has it.
+    fn interface<'a>(
+        &self,
+        place: usize,
+        policy: &'a CompiledPolicy,
+    ) -> Option<&'a CompiledInterface> {
+        policy.interfaces().get(policy.interface_by_id(self.interfaces.get(place)?)?)
+    }
+
+    /// Where path-MTU discovery was seen to fail, and what is missing: as `sgwall check` says it.
+    fn too_big_hints(&self, policy: &CompiledPolicy) -> Vec<String> {
+        // By interface, then by whether it was its router that told, of either family.
+        let mut tellers: BTreeMap<(usize, bool, bool), u64> = BTreeMap::new();
+        for (&(index, sender), count) in &self.too_big {
+            let Some(interface) = self.interface(index, policy) else { continue };
+            let is_router = interface.router(sender.is_ipv6()) == Some(sender);
+            *tellers.entry((index, sender.is_ipv6(), is_router)).or_default() += count;
+        }
+        let mut hints = Vec::new();
+        for ((index, ipv6, is_router), count) in tellers {
+            let Some(interface) = self.interface(index, policy) else { continue };
+            let holes: Vec<_> = black_holes(policy, interface)
+                .iter()
+                .filter(|hole| hole.ipv6 == ipv6)
+                .filter(|hole| matches!(hole.teller, Teller::Router(_)) == is_router)
+                .map(BlackHole::sentence)
+                .collect();
+            let missing = match holes.is_empty() {
+                true => "see sgwall explain for the rule that refuses them".to_owned(),
+                false => holes.join("; "),
+            };
+            hints.push(format!(
+                "path-MTU black hole: {count} message{} that large packets must be smaller did not \
+                 reach {}, so that they vanish without a word: {missing}",
+                plural(count as usize),
+                interface.id
             ));
         }
         hints
