@@ -294,7 +294,8 @@ impl ConnTable {
     /// is searched for dead entries: this is for questions, not for packets.
     #[must_use]
     pub fn room(&self, now: Timestamp) -> usize {
-        let free = self.max_entries.saturating_sub(self.len());
+        let shared = self.allowance.as_ref().map_or(0, |allowance| allowance.left());
+        let free = self.max_entries.saturating_sub(self.len()) + shared;
         match free {
             // Two sides of one packet open two flows at most.
             0 | 1 => free + self.v4.reclaimable(now) + self.v6.reclaimable(now),

@@ -86,9 +86,9 @@ fn a_measurement_has_every_figure_and_leaves_nothing_behind() {
         let has_offload = more.is_empty();
         assert_eq!(report["offload"] != "none", has_offload, "{report}");
         let results = report["results"].as_array().expect("results");
-        assert_eq!(results.len(), 4);
-        for result in results {
-            assert_eq!(result["handler"], "null");
+        assert_eq!(results.len(), 8);
+        for (n, result) in results.iter().enumerate() {
+            assert_eq!(result["handler"], ["null", "firewall"][n % 2]);
             assert!(result["median"].as_f64().expect("a number") > 0.0, "{result}");
         }
         assert_eq!(left_by(pid), [""; 0]);
