@@ -19,7 +19,8 @@ use std::time::Duration;
 use rustix::fs::Mode;
 use rustix::net::sockopt::socket_peercred;
 use serde::{Deserialize, Serialize};
-use sgwall_packet::protocol;
+use sgwall_dataplane::Explanation;
+use sgwall_packet::{PacketSpec, protocol};
 use sgwall_rules::model::{Policy, protocol_name};
 
 use crate::engine::{Engine, FlowInfo, ReloadReport, Stats};
@@ -60,6 +61,17 @@ pub enum Request {
     Stats,
     /// Loads the policy again: `reloaded`.
     Reload,
+    /// What would become of a packet now, and why: `explanation`.
+    Explain {
+        /// The packet, in the notation of `sgwall_packet::PacketSpec`.
+        packet: String,
+        /// The interface; left out: its addresses tell.
+        #[serde(default)]
+        interface: Option<String>,
+        /// `ingress` or `egress`; left out: its addresses tell.
+        #[serde(default)]
+        direction: Option<String>,
+    },
     /// Verdicts as they happen, until the client goes away: `trace` each, and `lost`.
     Trace {
         /// Which.
@@ -96,6 +108,8 @@ pub enum Answer {
     Reloaded(ReloadReport),
     /// A verdict.
     Trace(TraceLine),
+    /// What becomes of a packet, and why.
+    Explanation(Box<Explanation>),
     /// Verdicts that could not be shown.
     Lost {
         /// How many, since the last such answer.
@@ -335,6 +349,13 @@ fn fulfil(
         Request::Reload => {
             let report = engine.reload((context.loader)()?);
             send_all(client, [Answer::Reloaded(report), Answer::Done { more: false }])
+        }
+        Request::Explain { packet, interface, direction } => {
+            let packet: PacketSpec = packet.parse().map_err(|e| format!("{packet:?}: {e}"))?;
+            let explanation =
+                engine.explain(&packet, interface.as_deref(), direction.as_deref())?;
+            let answer = Answer::Explanation(Box::new(explanation));
+            send_all(client, [answer, Answer::Done { more: false }])
         }
         Request::Trace { filter: text, rate } => {
             let filter = filter(text)?;

@@ -9,10 +9,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde::{Deserialize, Serialize};
 use sgwall_conntrack::FlowState;
 use sgwall_dataplane::counters::Tally;
-use sgwall_dataplane::{Config, DropReason, PassReason, TrackedFlow};
+use sgwall_dataplane::{
+    Attribution, Config, DropReason, Explanation, FrameInput, PassReason, TrackedFlow,
+};
 use sgwall_netio::clock::Clock;
 use sgwall_netio::worker::{Plan, PortCounters, PortStats, WorkerFailure, Workers};
-use sgwall_packet::{FiveTuple, Timestamp, protocol};
+use sgwall_packet::{Direction, FiveTuple, LinkType, PacketSpec, Timestamp, protocol};
 use sgwall_rules::compile::{CompiledPolicy, Generation, RuleId, RuleInfo};
 use sgwall_rules::model::{Policy, protocol_name};
 
@@ -281,6 +283,39 @@ impl Engine {
         (flows, more)
     }
 
+    /// What would become of a packet if it came now, and why; nothing changes. Without an interface
+    /// or a direction its addresses tell.
+    ///
+    /// # Errors
+    /// If the interface or the direction is none, or the packet concerns nobody here.
+    pub fn explain(
+        &self,
+        packet: &PacketSpec,
+        interface: Option<&str>,
+        direction: Option<&str>,
+    ) -> Result<Explanation, String> {
+        let data = packet.to_ip();
+        let frame = FrameInput {
+            token: 0,
+            link: Some(LinkType::RawIp),
+            data: &data,
+            wire_len: data.len() as u32,
+            time: self.now(),
+            decimals: 9,
+            recorded: None,
+        };
+        self.shared.with_shard_of(packet.src, packet.dst, |judge, snapshot| {
+            let attribution = asked(&snapshot.policy, packet, interface, direction)?;
+            judge.set_attribution(attribution);
+            let explanation = judge.explain(&snapshot.model, frame);
+            judge.set_attribution(Attribution::default());
+            match explanation.decision.reason == "not-ours" {
+                true => Err(concerns_nobody(&snapshot.policy)),
+                false => Ok(explanation),
+            }
+        })
+    }
+
     /// Ends the tracked flows that pass `filter`; how many.
     pub fn kill(&self, filter: &Filter) -> usize {
         let mut ended = 0;
@@ -382,6 +417,49 @@ impl Engine {
         };
         self.shared.ports.iter().enumerate().map(report).collect()
     }
+}
+
+/// How a packet that is asked about finds its interface.
+fn asked(
+    policy: &CompiledPolicy,
+    packet: &PacketSpec,
+    interface: Option<&str>,
+    direction: Option<&str>,
+) -> Result<Attribution, String> {
+    let known = |id: &str| {
+        let index = policy.interface_by_id(id);
+        index.ok_or_else(|| format!("there is no interface {id:?}; {}", has(policy)))
+    };
+    let index = interface.map(known).transpose()?;
+    let Some(word) = direction else {
+        return Ok(Attribution { only: index.map(|one| vec![one]), ..Attribution::default() });
+    };
+    let direction = Direction::BOTH.into_iter().find(|d| d.as_str() == word);
+    let direction = direction.ok_or_else(|| format!("{word:?} is not ingress or egress"))?;
+    let own = match direction {
+        Direction::Ingress => packet.dst,
+        Direction::Egress => packet.src,
+    };
+    let by_address = || policy.interfaces_of(&own).first().copied();
+    let only = || (policy.interfaces().len() == 1).then_some(0);
+    let one = index.or_else(by_address).or_else(only);
+    let one = one.ok_or_else(|| {
+        format!("{word} of which interface? {own} is no interface's address; {}", has(policy))
+    })?;
+    Ok(Attribution { only: Some(vec![one]), direction: Some(direction), ..Attribution::default() })
+}
+
+fn concerns_nobody(policy: &CompiledPolicy) -> String {
+    format!(
+        "the packet concerns nobody: neither end is an address of an interface; {}. Name one, and \
+         ingress or egress",
+        has(policy)
+    )
+}
+
+fn has(policy: &CompiledPolicy) -> String {
+    let ids: Vec<_> = policy.interfaces().iter().map(|i| i.id.as_str()).take(12).collect();
+    format!("the policy has {}", if ids.is_empty() { "none".into() } else { ids.join(", ") })
 }
 
 fn add(

@@ -151,12 +151,28 @@ impl Shared {
     /// If a worker has panicked with a shard in hand.
     pub fn with_shards(&self, mut work: impl FnMut(&mut Judge, &Snapshot)) {
         for shard in 0..self.shards.len() {
-            loop {
-                let snapshot = self.snapshot();
-                if let Some(mut judge) = self.lock(shard, &snapshot) {
-                    work(&mut judge, &snapshot);
-                    break;
-                }
+            self.with_shard(shard, &mut work);
+        }
+    }
+
+    /// Works with the shard in which packets between two addresses meet.
+    ///
+    /// # Panics
+    /// As [`with_shards`](Self::with_shards).
+    pub fn with_shard_of<T>(
+        &self,
+        one: IpAddr,
+        other: IpAddr,
+        work: impl FnOnce(&mut Judge, &Snapshot) -> T,
+    ) -> T {
+        self.with_shard(self.shard_of(one, other), work)
+    }
+
+    fn with_shard<T>(&self, shard: usize, work: impl FnOnce(&mut Judge, &Snapshot) -> T) -> T {
+        loop {
+            let snapshot = self.snapshot();
+            if let Some(mut judge) = self.lock(shard, &snapshot) {
+                return work(&mut judge, &snapshot);
             }
         }
     }

@@ -38,6 +38,17 @@ fn ask(control: &ControlArgs, request: &Request) -> Result<(), Failure> {
     answers(control, request, None)
 }
 
+/// Asks for one thing, and gives the first answer.
+pub(crate) fn one(path: &Path, request: &Request) -> Result<Answer, Failure> {
+    let mut client = Client::ask(path, request).map_err(|e| unreachable_at(path, &e))?;
+    match client.next_answer() {
+        Ok(Some(Answer::Error { message })) => Err(Failure::Usage(message)),
+        Ok(Some(answer)) => Ok(answer),
+        Ok(None) => Err(Failure::Io(format!("{}: the firewall has hung up", path.display()))),
+        Err(error) => Err(Failure::Io(format!("{}: {error}", path.display()))),
+    }
+}
+
 /// Prints the answers to a request, at most `count` verdicts.
 fn answers(control: &ControlArgs, request: &Request, count: Option<u64>) -> Result<(), Failure> {
     let path = &control.control;
@@ -113,7 +124,7 @@ impl Printer {
                 let dim = Style::new().dimmed();
                 writeln!(out, "{dim}({verdicts} verdicts not shown: they come faster){dim:#}")
             }
-            Answer::Error { .. } | Answer::Done { .. } => Ok(()),
+            Answer::Explanation(_) | Answer::Error { .. } | Answer::Done { .. } => Ok(()),
         }
     }
 

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::replay::At;
-use crate::run::{AskArgs, FlowsArgs, RunArgs, TraceArgs};
+use crate::run::{AskArgs, CONTROL, FlowsArgs, RunArgs, TraceArgs};
 use ipnet::IpNet;
 use sgwall_dataplane::flow_log::{Format, Interval, InvalidInterval, Traffic};
 use sgwall_packet::Direction;
@@ -238,6 +238,7 @@ Examples:
   sgwall explain -p policy.toml --after 'tcp 198.51.100.7:50000 -> 10.0.1.10:22 S' \\
       tcp 10.0.1.10:22 to 198.51.100.7:50000 SA @0.1
   sgwall explain -p policy.toml web.pcap --frame 17
+  sgwall explain --live ingress tcp 198.51.100.7:50000 to 10.0.1.10:22
 
 A packet is PROTOCOL SOURCE -> DESTINATION, with ports for tcp and udp, then extras: TCP flags
 (SAFRPU; none: S), an ICMP message (8/0, echo-request, frag-needed), len= df ttl= id= seq= ack= win=
@@ -252,8 +253,16 @@ pub(crate) struct ExplainArgs {
     pub(crate) packet: Vec<String>,
 
     /// Policy: a TOML file, AWS JSON (`aws ec2 describe-*`), or a directory of them (repeatable)
-    #[arg(short, long, value_name = "FILE|DIR", required = true)]
+    #[arg(short, long, value_name = "FILE|DIR", required_unless_present = "live")]
     pub(crate) policy: Vec<PathBuf>,
+
+    /// Ask a running firewall: by its policy and with the flows that it tracks now
+    #[arg(long, conflicts_with_all = ["policy", "frame", "after", "local", "offload"])]
+    pub(crate) live: bool,
+
+    /// The control socket of that firewall
+    #[arg(long, value_name = "SOCKET", default_value = CONTROL)]
+    pub(crate) control: PathBuf,
 
     /// Explain the frame of this number, from 1, after all that come before it
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]

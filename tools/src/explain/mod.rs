@@ -13,12 +13,14 @@ use std::sync::Arc;
 
 use serde::Serialize;
 use sgwall_dataplane::{Config, Explanation, FrameInput, Judge, Pipeline};
+use sgwall_live::control::{Answer, Request};
 use sgwall_netio::capture;
 use sgwall_netio::seed::random_seed;
-use sgwall_packet::{LinkType, Timestamp};
+use sgwall_packet::{Direction, LinkType, Timestamp};
 use sgwall_rules::compile::{CompiledPolicy, Generation};
 use sgwall_rules::model::Policy;
 
+use crate::ask;
 use crate::cli::ExplainArgs;
 use crate::failure::Failure;
 use crate::policy;
@@ -42,6 +44,9 @@ struct Loaded {
 
 /// Runs the command.
 pub(crate) fn run(args: &ExplainArgs) -> Result<(), Failure> {
+    if args.live {
+        return live(args);
+    }
     // The question is read before the policy, so that a typing error is told of at once.
     let asked = match args.frame {
         Some(_) => None,
@@ -58,12 +63,36 @@ pub(crate) fn run(args: &ExplainArgs) -> Result<(), Failure> {
         (Some(number), _) => frame_of_capture(args, number, &mut judge, &policy)?,
         (None, asked) => by_hand(&asked.unwrap_or_default(), &mut judge, &policy)?,
     };
+    print(args, &explanation)
+}
+
+/// Asks a running firewall.
+fn live(args: &ExplainArgs) -> Result<(), Failure> {
+    let Question { packet, direction, .. } = Question::read(&args.packet, "the packet")?;
+    let interface = match &args.traffic.interface[..] {
+        [] => None,
+        [one] => Some(one.clone()),
+        _ => return Err(Failure::Usage("--live explains on one --interface".into())),
+    };
+    let direction = args.traffic.direction.map(Direction::from).or(direction);
+    let request = Request::Explain {
+        packet: packet.to_string(),
+        interface,
+        direction: direction.map(|direction| direction.as_str().to_owned()),
+    };
+    match ask::one(&args.control, &request)? {
+        Answer::Explanation(explanation) => print(args, &explanation),
+        _ => Err(Failure::Io("the firewall gave another answer than an explanation".into())),
+    }
+}
+
+fn print(args: &ExplainArgs, explanation: &Explanation) -> Result<(), Failure> {
     let mut out = anstream::AutoStream::auto(io::stdout().lock());
     let written = match args.json {
-        true => serde_json::to_string(&Object { kind: "explanation", explanation: &explanation })
+        true => serde_json::to_string(&Object { kind: "explanation", explanation })
             .map_err(io::Error::from)
             .and_then(|object| writeln!(out, "{object}")),
-        false => text::write(&mut out, &explanation, args.all),
+        false => text::write(&mut out, explanation, args.all),
     };
     written.and_then(|()| out.flush()).map_err(Failure::Output)
 }

@@ -14,7 +14,7 @@ pub(super) struct Question {
     /// When it comes; `None`: with the one before.
     pub(super) time: Option<Timestamp>,
     /// Which way it goes; `None`: its addresses tell.
-    direction: Option<Direction>,
+    pub(super) direction: Option<Direction>,
 }
 
 impl Question {
