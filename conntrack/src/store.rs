@@ -9,6 +9,7 @@
 //! deadline that comes nearer (a connection that closes) moves an entry at once.
 
 use std::hash::Hash;
+use std::ops::Range;
 
 use ahash::RandomState;
 use hashbrown::HashTable;
@@ -207,10 +208,19 @@ impl<K: Copy + Eq + Hash> Store<K> {
         true
     }
 
-    /// Removes every entry for which `keep` is false; the number removed.
-    pub(crate) fn retain(&mut self, mut keep: impl FnMut(&K, &Flow, Timestamp) -> bool) -> usize {
+    /// Slots, free ones among them.
+    pub(crate) fn slots(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Removes every entry of these slots for which `keep` is false; the number removed.
+    pub(crate) fn retain(
+        &mut self,
+        slots: Range<usize>,
+        mut keep: impl FnMut(&K, &Flow, Timestamp) -> bool,
+    ) -> usize {
         let mut removed = 0;
-        for index in 0..self.slots.len() as u32 {
+        for index in slots.start as u32..slots.end.min(self.slots.len()) as u32 {
             let slot = &self.slots[index as usize];
             if slot.version % 2 == 1 && !keep(&slot.key, &slot.flow, slot.deadline) {
                 self.free_slot(index);
@@ -220,10 +230,16 @@ impl<K: Copy + Eq + Hash> Store<K> {
         removed
     }
 
-    /// Every entry alive at `now`, in no particular order.
-    pub(crate) fn iter(&self, now: Timestamp) -> impl Iterator<Item = (&K, &Flow, Timestamp)> {
+    /// Every entry of these slots that is alive at `now`, in no particular order.
+    pub(crate) fn iter(
+        &self,
+        slots: Range<usize>,
+        now: Timestamp,
+    ) -> impl Iterator<Item = (&K, &Flow, Timestamp)> {
         let alive = move |slot: &&Slot<K>| slot.version % 2 == 1 && now < slot.deadline;
-        self.slots.iter().filter(alive).map(|slot| (&slot.key, &slot.flow, slot.deadline))
+        let end = slots.end.min(self.slots.len());
+        let slots = self.slots.get(slots.start..end).unwrap_or_default();
+        slots.iter().filter(alive).map(|slot| (&slot.key, &slot.flow, slot.deadline))
     }
 
     #[inline]

@@ -1,6 +1,7 @@
 //! The flow table of one worker.
 
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 
 use ahash::RandomState;
@@ -250,13 +251,27 @@ impl ConnTable {
         }
     }
 
-    /// Ends every entry for which `keep` is false, looking at all: for changes of the policy, not
+    /// Places at which entries may be, for whoever looks at all of them a part at a time: an entry
+    /// keeps its place as long as it lives, and places only become more.
+    #[must_use]
+    pub fn places(&self) -> usize {
+        self.v4.slots().max(self.v6.slots())
+    }
+
+    /// Ends every entry at these places for which `keep` is false: for changes of the policy, not
     /// for packets. The number that ended.
-    pub fn retain(&mut self, mut keep: impl FnMut(&FlowView) -> bool) -> usize {
-        self.v4.retain(|key, flow, deadline| keep(&FlowView::of(FlowKey::V4(*key), flow, deadline)))
-            + self.v6.retain(|key, flow, deadline| {
-                keep(&FlowView::of(FlowKey::V6(*key), flow, deadline))
-            })
+    pub fn retain(
+        &mut self,
+        places: Range<usize>,
+        mut keep: impl FnMut(&FlowView) -> bool,
+    ) -> usize {
+        let v4 = self.v4.retain(places.clone(), |key, flow, deadline| {
+            keep(&FlowView::of(FlowKey::V4(*key), flow, deadline))
+        });
+        let v6 = self.v6.retain(places, |key, flow, deadline| {
+            keep(&FlowView::of(FlowKey::V6(*key), flow, deadline))
+        });
+        v4 + v6
     }
 
     /// Entries in memory; dead ones that [`Self::expire`] has not met are among them.
@@ -273,8 +288,19 @@ impl ConnTable {
 
     /// The flows alive at `now`, in no particular order.
     pub fn iter(&self, now: Timestamp) -> impl Iterator<Item = FlowView> {
-        let v4 = self.v4.iter(now).map(|(k, flow, d)| FlowView::of(FlowKey::V4(*k), flow, d));
-        v4.chain(self.v6.iter(now).map(|(k, flow, d)| FlowView::of(FlowKey::V6(*k), flow, d)))
+        self.iter_places(0..self.places(), now)
+    }
+
+    /// Those of them at these places.
+    pub fn iter_places(
+        &self,
+        places: Range<usize>,
+        now: Timestamp,
+    ) -> impl Iterator<Item = FlowView> {
+        let v4 = self.v4.iter(places.clone(), now);
+        let v4 = v4.map(|(k, flow, d)| FlowView::of(FlowKey::V4(*k), flow, d));
+        let v6 = self.v6.iter(places, now);
+        v4.chain(v6.map(|(k, flow, d)| FlowView::of(FlowKey::V6(*k), flow, d)))
     }
 
     /// The flow of an entry, if that is still the one that was hit.

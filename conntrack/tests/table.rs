@@ -244,8 +244,8 @@ fn interfaces_have_their_own_flows_and_lose_them_on_request() {
     let packet = headers("udp 10.0.0.2:53 -> 10.0.0.1:7");
     assert_eq!(tracker.table.lookup(Scope(2), &packet, at(0.0)), Lookup::Miss);
     assert!(matches!(tracker.table.lookup(SCOPE, &packet, at(0.0)), Lookup::Hit(_)));
-    assert_eq!(tracker.table.retain(|flow| flow.scope != Scope(2)), 0);
-    assert_eq!(tracker.table.retain(|flow| flow.scope != SCOPE), 1);
+    assert_eq!(tracker.table.retain(0..9, |flow| flow.scope != Scope(2)), 0);
+    assert_eq!(tracker.table.retain(0..9, |flow| flow.scope != SCOPE), 1);
     assert_eq!(tracker.table.lookup(SCOPE, &packet, at(0.0)), Lookup::Miss);
     assert!(tracker.table.is_empty());
 }

@@ -8,6 +8,7 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::ops::Range;
 use std::sync::Arc;
 
 use sgwall_packet::{
@@ -198,13 +199,18 @@ impl Judge {
     }
 
     /// Ends the tracked flows that the policy would not admit; see [`Pipeline::rejudge`].
-    pub fn rejudge(&mut self) -> usize {
-        self.pipeline.rejudge()
+    pub fn rejudge(&mut self, now: Timestamp) -> usize {
+        self.pipeline.rejudge(now)
     }
 
     /// Ends the tracked flows that `ends` chooses; see [`Pipeline::end_flows`].
-    pub fn end_flows(&mut self, ends: impl FnMut(&TrackedFlow<'_>) -> bool) -> usize {
-        self.pipeline.end_flows(ends)
+    pub fn end_flows(
+        &mut self,
+        places: Range<usize>,
+        now: Timestamp,
+        ends: impl FnMut(&TrackedFlow<'_>) -> bool,
+    ) -> usize {
+        self.pipeline.end_flows(places, now, ends)
     }
 
     /// How interfaces are found.

@@ -150,7 +150,8 @@ impl Pipeline {
         let names = &mut self.names;
         let lost = lost_addresses(&self.policy, &policy, names);
         if !lost.is_empty() {
-            self.state.connections.retain(|flow| {
+            let all = 0..self.state.connections.places();
+            self.state.connections.retain(all, |flow| {
                 let addresses = flow.key.addresses().into_iter();
                 addresses.map(|address| (flow.scope, address)).all(|end| !lost.contains(&end))
             });

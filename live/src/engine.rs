@@ -245,11 +245,13 @@ impl Engine {
         self.generation.store(generation, Ordering::Relaxed);
         let now = self.now();
         let (mut flows, mut not_admitted, mut ended) = (0, 0, 0);
-        self.shared.with_shards(|judge, _| {
-            flows += judge.pipeline().connections().iter(now).count();
-            not_admitted += judge.pipeline().count_not_admitted(now);
+        self.shared.with_flows(|judge, places, snapshot| {
+            for flow in judge.pipeline().flows(places.clone(), now) {
+                flows += 1;
+                not_admitted += usize::from(!flow.is_admitted(&snapshot.policy));
+            }
             if self.on_reload == OnReload::Rejudge {
-                ended += judge.rejudge();
+                ended += judge.end_flows(places, now, |flow| !flow.is_admitted(&snapshot.policy));
             }
         });
         ReloadReport {
@@ -269,8 +271,8 @@ impl Engine {
     pub fn flows(&self, filter: &Filter, limit: usize) -> (Vec<FlowInfo>, bool) {
         let now = self.now();
         let (mut flows, mut more) = (Vec::new(), false);
-        self.shared.with_shards(|judge, snapshot| {
-            for flow in judge.pipeline().flows(now) {
+        self.shared.with_flows(|judge, places, snapshot| {
+            for flow in judge.pipeline().flows(places, now) {
                 if more || !is_meant(filter, &snapshot.policy, &flow) {
                     continue;
                 }
@@ -318,9 +320,9 @@ impl Engine {
 
     /// Ends the tracked flows that pass `filter`; how many.
     pub fn kill(&self, filter: &Filter) -> usize {
-        let mut ended = 0;
-        self.shared.with_shards(|judge, snapshot| {
-            ended += judge.end_flows(|flow| is_meant(filter, &snapshot.policy, flow));
+        let (now, mut ended) = (self.now(), 0);
+        self.shared.with_flows(|judge, places, snapshot| {
+            ended += judge.end_flows(places, now, |flow| is_meant(filter, &snapshot.policy, flow));
         });
         ended
     }

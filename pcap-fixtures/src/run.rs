@@ -33,7 +33,7 @@ pub(crate) fn run(case: &Case, compat: Compat) -> Result<(), String> {
         now = time;
         match what {
             What::Change { line, refused: None } if line == "rejudge" => {
-                judge.rejudge();
+                judge.rejudge(time);
             }
             What::Change { line: text, refused } => {
                 let before = model.clone();

@@ -1,6 +1,8 @@
 //! The tracked flows, as whoever lists, judges again or ends them sees them.
 
 use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::Arc;
 
 use sgwall_conntrack::{FlowView, Scope};
 use sgwall_packet::{Direction, Timestamp, protocol};
@@ -59,31 +61,45 @@ impl<'a> Namer<'a> {
 }
 
 impl Pipeline {
-    /// The tracked flows alive at `now`, in no particular order.
-    pub fn flows(&self, now: Timestamp) -> impl Iterator<Item = TrackedFlow<'_>> {
+    /// The tracked flows at these places of the table (see [`sgwall_conntrack::ConnTable::places`])
+    /// that are alive at `now`, in no particular order.
+    pub fn flows(
+        &self,
+        places: Range<usize>,
+        now: Timestamp,
+    ) -> impl Iterator<Item = TrackedFlow<'_>> {
         let namer = Namer { interfaces: self.interfaces_by_scope(), names: &self.names };
-        self.state.connections.iter(now).filter_map(move |view| namer.name(view))
+        self.state.connections.iter_places(places, now).filter_map(move |view| namer.name(view))
     }
 
-    /// Ends the tracked flows that `ends` chooses, looking at all; how many ended.
-    pub fn end_flows(&mut self, mut ends: impl FnMut(&TrackedFlow<'_>) -> bool) -> usize {
-        let interfaces = self.interfaces_by_scope();
-        let namer = Namer { interfaces, names: &self.names };
-        self.state.connections.retain(|view| namer.name(*view).is_some_and(|flow| !ends(&flow)))
+    /// Ends the tracked flows at these places that are alive at `now` and that `ends` chooses; how
+    /// many ended.
+    pub fn end_flows(
+        &mut self,
+        places: Range<usize>,
+        now: Timestamp,
+        mut ends: impl FnMut(&TrackedFlow<'_>) -> bool,
+    ) -> usize {
+        let namer = Namer { interfaces: self.interfaces_by_scope(), names: &self.names };
+        self.state.connections.retain(places, |view| {
+            let is_dead = view.deadline <= now;
+            is_dead || namer.name(*view).is_some_and(|flow| !ends(&flow))
+        })
     }
 
     /// The tracked flows alive at `now` that the policy in force would not admit, were they to
     /// begin now: what [`Self::rejudge`] would end.
     #[must_use]
     pub fn count_not_admitted(&self, now: Timestamp) -> usize {
-        self.flows(now).filter(|flow| !flow.is_admitted(&self.policy)).count()
+        let all = 0..self.connections().places();
+        self.flows(all, now).filter(|flow| !flow.is_admitted(&self.policy)).count()
     }
 
     /// Ends the tracked flows that the groups of their interface would not admit, were they to
     /// begin now, looking at all flows; how many ended. AWS never does that (SEMANTICS 6.12).
-    pub fn rejudge(&mut self) -> usize {
-        let policy = std::sync::Arc::clone(&self.policy);
-        self.end_flows(|flow| !flow.is_admitted(&policy))
+    pub fn rejudge(&mut self, now: Timestamp) -> usize {
+        let (policy, all) = (Arc::clone(&self.policy), 0..self.connections().places());
+        self.end_flows(all, now, |flow| !flow.is_admitted(&policy))
     }
 
     fn interfaces_by_scope(&self) -> HashMap<Scope, usize> {

@@ -232,7 +232,7 @@ impl Replay<'_> {
             not_admitted: self.judge.pipeline().count_not_admitted(packet.time),
             ended: match self.args.on_reload {
                 OnReload::Keep => 0,
-                OnReload::Rejudge => self.judge.rejudge(),
+                OnReload::Rejudge => self.judge.rejudge(packet.time),
             },
         };
         self.printer.policy(out, &reload, packet).map_err(Failure::Output)
