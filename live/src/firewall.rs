@@ -311,6 +311,9 @@ struct Courier<'a> {
 
 impl Courier<'_> {
     fn judge(&mut self, judge: &mut Judge, what: &What, current: &Current<'_>, now: Timestamp) {
+        // What was cut for a frame that is now held has nothing to do with this one.
+        self.fragments.clear();
+        self.cut_to = None;
         let frame = FrameInput {
             token: current.token,
             link: Some(LinkType::Ethernet),

@@ -385,6 +385,29 @@ fn fragments_wait_for_the_first() {
     assert_eq!(world.dropped(DropReason::FragmentOrphan), 1);
 }
 
+/// A fragment that is cut on its way out and then held by the interface it is for leaves nothing
+/// behind that could go where the next frame goes.
+#[test]
+fn what_is_held_leaves_nothing_behind() {
+    let mut world = world();
+    world.shared.set_snapshot(snapshot(
+        &POLICY.replace("addresses = [\"10.0.1.20\"]", "mtu = 1500\naddresses = [\"10.0.1.20\"]"),
+        1,
+    ));
+    let hello = frame((ROUTER, B), "udp 10.0.1.20:4000 -> 198.51.100.1:53");
+    assert_eq!(world.goes_to(PORT_B, &hello), [NETWORK]);
+    // The first fragment of a datagram from a to b passes a, and b refuses it; of another one only
+    // a later fragment comes, which a has seen the first of and b has not.
+    let first = frame((ROUTER, A), "udp 10.0.1.10:4000 -> 10.0.1.20:53 len=2040 frag=7:0+");
+    assert_eq!(world.batch(PORT_A, &[(first, VnetHeader::default())]).len(), 2);
+    let later = frame((B, A), "udp 10.0.1.10:4000 -> 10.0.1.20:53 len=2000 frag=7:2048");
+    assert_eq!(world.batch(PORT_A, &[(later, VnetHeader::default())]), []);
+    let next = frame((ROUTER, A), "udp 10.0.1.10:4001 -> 203.0.113.1:53 len=1972");
+    let sent = world.batch(PORT_A, &[(next, VnetHeader::default())]);
+    let ports: Vec<_> = sent.iter().map(|(port, frame)| (*port, ip_len(frame))).collect();
+    assert_eq!(ports, [(NETWORK, 1500), (NETWORK, 520)]);
+}
+
 /// A policy is swapped whole: the next batch is judged by it, tracked flows stay, and an interface
 /// that is gone passes nothing.
 #[test]
