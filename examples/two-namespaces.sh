@@ -50,8 +50,8 @@ in_world ip link set lo up
 in_world ip address add 10.0.1.1/24 dev "$tap_w"
 in_world ip address add 203.0.113.9/32 dev lo
 in_world ip link set "$tap_w" up
-in_instance python3 -m http.server 80 --directory examples >/dev/null 2>&1 &
-in_instance python3 -m http.server 22 --directory examples >/dev/null 2>&1 &
+ip netns exec "$instance" python3 -m http.server 80 --directory examples >/dev/null 2>&1 &
+ip netns exec "$instance" python3 -m http.server 22 --directory examples >/dev/null 2>&1 &
 for _ in $(seq 50); do in_instance curl -s -o /dev/null http://10.0.1.10/ && break; sleep 0.1; done
 
 step "ping: allowed from everywhere"
