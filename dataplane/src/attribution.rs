@@ -35,6 +35,16 @@ impl Side {
 }
 
 impl Sides {
+    /// The side of a direction, if an interface judges there.
+    #[inline]
+    #[must_use]
+    pub const fn side(&self, direction: Direction) -> Option<&Side> {
+        match direction {
+            Direction::Egress => self.egress.as_ref(),
+            Direction::Ingress => self.ingress.as_ref(),
+        }
+    }
+
     /// The sides to judge, in order.
     pub fn iter(self) -> impl Iterator<Item = (Side, Direction)> {
         let egress = self.egress.map(|side| (side, Direction::Egress));
@@ -138,9 +148,9 @@ impl Attribution {
 
     /// Whether `addr` is `interface`'s own, or stands for it.
     #[must_use]
-    pub fn is_own(&self, policy: &CompiledPolicy, interface: usize, addr: IpAddr) -> bool {
-        policy.interfaces().get(interface).is_some_and(|i| i.owns(&addr))
-            || (self.only.as_deref() == Some(&[interface]) && self.stands_for(addr))
+    pub fn is_own(&self, policy: &CompiledPolicy, interface: usize, addr: &IpAddr) -> bool {
+        policy.interfaces().get(interface).is_some_and(|i| i.owns(addr))
+            || (self.only.as_deref() == Some(&[interface]) && self.stands_for(*addr))
     }
 
     fn is_wanted(&self, interface: usize) -> bool {

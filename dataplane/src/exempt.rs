@@ -35,11 +35,11 @@ fn exempt_by_default(
         return Some((ExemptTraffic::NeighbourDiscovery, PassReason::NeighbourDiscovery));
     }
     let (remote, service_port, own_port) = match direction {
-        Direction::Ingress => (headers.src, headers.src_port(), headers.dst_port()),
-        Direction::Egress => (headers.dst, headers.dst_port(), headers.src_port()),
+        Direction::Ingress => (&headers.src, headers.src_port(), headers.dst_port()),
+        Direction::Egress => (&headers.dst, headers.dst_port(), headers.src_port()),
     };
-    let service = interface.service_address(&remote);
-    if headers.protocol == protocol::UDP && is_dhcp_peer(&remote, service, direction) {
+    let service = interface.service_address(remote);
+    if headers.protocol == protocol::UDP && is_dhcp_peer(remote, service, direction) {
         let ports = (own_port, service_port);
         if ports == if headers.is_ipv6() { (546, 547) } else { (68, 67) } {
             return Some((ExemptTraffic::Dhcp, PassReason::Dhcp));

@@ -143,6 +143,12 @@ impl FragmentTable {
         }
     }
 
+    /// Whether any held fragment's verdict has become known since they were last taken.
+    #[inline]
+    pub(crate) fn has_settled(&self) -> bool {
+        !self.settled.is_empty()
+    }
+
     /// Held fragments whose verdict has become known since the last call.
     pub(crate) fn take_settled(&mut self) -> Vec<Settled> {
         std::mem::take(&mut self.settled)

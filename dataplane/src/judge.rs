@@ -244,7 +244,7 @@ impl Judge {
                 if sides.is_empty() {
                     return self.skip(frame, Some(&headers), None, SkipReason::NotOurs, sink);
                 }
-                self.judge_sides(frame, &headers, Route { sides, segment: None }, sink);
+                self.judge_sides(frame, &headers, &Route { sides, segment: None }, sink);
                 self.release(sink);
             }
             Ok(Frame::Arp(_)) => {
@@ -263,7 +263,7 @@ impl Judge {
         &mut self,
         frame: FrameInput<'_>,
         headers: &Headers,
-        route: Route,
+        route: &Route,
         sink: Sink<'_>,
     ) {
         self.judge_sides(frame, headers, route, sink);
@@ -301,21 +301,30 @@ impl Judge {
         &mut self,
         frame: FrameInput<'_>,
         captured: &Headers,
-        Route { sides, segment }: Route,
+        route: &Route,
         sink: Sink<'_>,
     ) {
-        for (Side { interface, readdress }, direction) in sides.iter() {
-            let (seen, data) = as_seen(frame.data, captured, readdress);
-            let headers = &seen;
+        let Route { sides, segment } = route;
+        for direction in [Direction::Egress, Direction::Ingress] {
+            let Some(Side { interface, readdress }) = sides.side(direction) else { continue };
+            let interface = *interface;
+            let translated;
+            let (headers, data) = match readdress.is_nothing() {
+                true => (captured, frame.data),
+                false => {
+                    translated = as_seen(frame.data, captured, *readdress);
+                    (&translated.0, &translated.1[..])
+                }
+            };
             self.super_frames += u64::from(self.is_larger(headers, interface, direction));
             let origin = sides.origin;
-            let mut packet = self.context(&frame, headers, &data, (interface, direction), origin);
+            let mut packet = self.context(&frame, headers, data, (interface, direction), origin);
             if let Some(segment) = segment.filter(|_| packet.size > 0) {
                 packet.size = segment;
             }
             let verdict = self.pipeline.process(&packet);
             if verdict.outcome == Outcome::Hold {
-                self.hold(frame, captured, sides, direction);
+                self.hold(frame, captured, *sides, direction);
                 return;
             }
             let is_final =
@@ -332,7 +341,7 @@ impl Judge {
             });
             // The segments of a super-frame are fragmented by whoever cuts it.
             if segment.is_none() || !verdict.is_pass() {
-                let seen = FrameInput { data: &data, ..frame };
+                let seen = FrameInput { data, ..frame };
                 self.emit(seen, headers, (interface, direction), &verdict, sink);
             }
             if is_final {
@@ -357,9 +366,9 @@ impl Judge {
         (interface, direction): (usize, Direction),
         origin: Option<usize>,
     ) -> PacketContext<'a> {
-        let ours: IpAddr = match direction {
-            Direction::Ingress => headers.dst,
-            Direction::Egress => headers.src,
+        let ours = match direction {
+            Direction::Ingress => &headers.dst,
+            Direction::Egress => &headers.src,
         };
         let is_super_frame = self.offload
             && self.is_larger(headers, interface, direction)
@@ -480,6 +489,9 @@ impl Judge {
 
     /// Hands out the frames whose waiting has ended, and judges them on the side still to come.
     fn release(&mut self, sink: Sink<'_>) {
+        if !self.pipeline.has_released() {
+            return;
+        }
         for released in self.pipeline.released() {
             let Some(held) = self.held.remove(&(released.token, released.direction)) else {
                 continue;
@@ -517,7 +529,7 @@ impl Judge {
             }
             if goes_on {
                 let route = Route { sides: other_side, segment: None };
-                self.judge_sides(frame, &held.headers, route, sink);
+                self.judge_sides(frame, &held.headers, &route, sink);
             }
         }
     }

@@ -237,6 +237,12 @@ impl Pipeline {
         self.counters.count(interface, verdict, bytes);
     }
 
+    /// Whether [`Self::released`] has anything to tell.
+    #[inline]
+    pub(crate) fn has_released(&self) -> bool {
+        self.state.fragments.has_settled()
+    }
+
     /// The verdicts on held packets that have become known since the last call.
     pub fn released(&mut self) -> Vec<Released> {
         let settled = self.state.fragments.take_settled().into_iter();
@@ -522,10 +528,11 @@ fn later_fragment(
 }
 
 /// The address at the other end.
-pub(crate) fn remote(packet: &PacketContext<'_>) -> IpAddr {
+#[inline]
+pub(crate) fn remote<'a>(packet: &PacketContext<'a>) -> &'a IpAddr {
     match packet.direction {
-        Direction::Ingress => packet.headers.src,
-        Direction::Egress => packet.headers.dst,
+        Direction::Ingress => &packet.headers.src,
+        Direction::Egress => &packet.headers.dst,
     }
 }
 
@@ -566,7 +573,7 @@ pub(crate) fn stays_inside(
     match next_hop(policy, interface, packet) {
         Some(NextHop::Known(other)) => interface.shares_subnet(other),
         Some(NextHop::Elsewhere) => false,
-        None => interface.in_subnet(&remote(packet)),
+        None => interface.in_subnet(remote(packet)),
     }
 }
 
@@ -578,7 +585,7 @@ pub(crate) fn is_direct(
     packet: &PacketContext<'_>,
 ) -> bool {
     match next_hop(policy, interface, packet) {
-        Some(NextHop::Known(other)) => other.owns(&remote(packet)),
+        Some(NextHop::Known(other)) => other.owns(remote(packet)),
         Some(NextHop::Elsewhere) => false,
         None => true,
     }
@@ -597,7 +604,7 @@ pub(crate) fn network_acl(
         return None;
     }
     let remote = remote(packet);
-    match acl.lookup(&remote, packet.headers.protocol, packet.headers.selector()) {
+    match acl.lookup(remote, packet.headers.protocol, packet.headers.selector()) {
         Some(AclMatch { action: AclAction::Allow, .. }) => None,
         Some(AclMatch { rule, .. }) => Some(Verdict::drop(DropReason::AclDeny).by(rule)),
         None => Some(Verdict::drop(DropReason::AclNoMatch)),
@@ -632,11 +639,11 @@ pub(crate) fn by_rules(
 ) -> (Verdict, Effect) {
     let headers = packet.headers;
     let remote = remote(packet);
-    let mut rules = interface.groups(packet.direction, &remote);
+    let mut rules = interface.groups(packet.direction, remote);
     if !is_direct(policy, interface, packet) {
         rules = rules.without_references();
     }
-    let Some(found) = rules.lookup(&remote, headers.protocol, headers.selector()) else {
+    let Some(found) = rules.lookup(remote, headers.protocol, headers.selector()) else {
         return (Verdict::drop(DropReason::NoRule), Effect::None);
     };
     let opens = may_open(headers);
@@ -667,16 +674,16 @@ fn is_untracked(
         _ => return false,
     };
     let remote = remote(packet);
-    if interface.auto_tracked(&remote) {
+    if interface.auto_tracked(remote) {
         return false;
     }
     let (is_v6, protocol) = (headers.is_ipv6(), headers.protocol);
-    let there = interface.groups(packet.direction, &remote);
-    let back = interface.groups(packet.direction.reverse(), &remote);
+    let there = interface.groups(packet.direction, remote);
+    let back = interface.groups(packet.direction.reverse(), remote);
     let forward_view = found.any_peer && back.all_ports_any(is_v6, protocol);
     let reverse_view = || {
         there.all_ports_any(is_v6, protocol)
-            && back.lookup(&remote, protocol, src_port).is_some_and(|m| m.any_peer)
+            && back.lookup(remote, protocol, src_port).is_some_and(|m| m.any_peer)
     };
     forward_view || (!is_opening_syn && reverse_view())
 }

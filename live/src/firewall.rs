@@ -162,6 +162,7 @@ struct Sight<'a> {
 
 impl Sight<'_> {
     /// What a frame is and who judges it. It may complete the frame's checksum.
+    #[inline]
     fn look(&self, frames: &mut Frames, frame: usize) -> Work {
         let len = frames.bytes(frame).len();
         let what = match parse(LinkType::Ethernet, frames.bytes(frame), len) {
@@ -215,6 +216,7 @@ impl Sight<'_> {
         None
     }
 
+    #[inline]
     fn look_at_packet(&self, frames: &mut Frames, frame: usize, headers: Headers) -> What {
         if let Some(decided) = self.look_at_link(&headers.link) {
             return decided;
@@ -325,7 +327,7 @@ impl Courier<'_> {
         };
         match what {
             What::Ip { headers, route } => {
-                judge.judge_on(frame, headers, *route, &mut |event| {
+                judge.judge_on(frame, headers, route, &mut |event| {
                     self.deliver(&event, Some(current));
                 });
             }
@@ -426,7 +428,7 @@ impl Courier<'_> {
         if let Some(sender) = from {
             let sides = Sides { egress: Some(side(sender)), ..Sides::default() };
             let mut passed = false;
-            judge.judge_on(frame, headers, Route { sides, segment: None }, &mut |event| {
+            judge.judge_on(frame, headers, &Route { sides, segment: None }, &mut |event| {
                 passed |= matches!(event.judgement, Judgement::Verdict(v) if v.is_pass());
                 self.deliver(&event, Some(current));
             });
@@ -447,7 +449,7 @@ impl Courier<'_> {
                 continue;
             }
             let sides = Sides { ingress: Some(side(receiver)), ..Sides::default() };
-            judge.judge_on(frame, headers, Route { sides, segment: None }, &mut |event| {
+            judge.judge_on(frame, headers, &Route { sides, segment: None }, &mut |event| {
                 self.deliver(&event, Some(current));
             });
         }

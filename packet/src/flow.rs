@@ -1,6 +1,7 @@
 //! Names of a flow: the oriented five-tuple for people, the normalised key for tables.
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::headers::{Headers, Transport, protocol};
@@ -67,7 +68,7 @@ pub enum FlowKey {
 }
 
 /// Key of an IPv4 flow. Addresses in `low`/`high` order; see [`FlowKey::of`] for the ports.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FlowKeyV4 {
     /// The smaller endpoint's address.
     pub low: Ipv4Addr,
@@ -82,7 +83,7 @@ pub struct FlowKeyV4 {
 }
 
 /// Key of an IPv6 flow; as [`FlowKeyV4`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FlowKeyV6 {
     /// The smaller endpoint's address.
     pub low: Ipv6Addr,
@@ -94,6 +95,30 @@ pub struct FlowKeyV6 {
     pub high_port: u16,
     /// IP protocol number.
     pub protocol: u8,
+}
+
+/// Hashed in whole words: field by field it takes twice as long, on the way of every packet.
+impl Hash for FlowKeyV4 {
+    #[inline]
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let addresses = u64::from(u32::from(self.low)) << 32 | u64::from(u32::from(self.high));
+        state.write_u64(addresses);
+        state.write_u64(ports_and_protocol(self.low_port, self.high_port, self.protocol));
+    }
+}
+
+impl Hash for FlowKeyV6 {
+    #[inline]
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u128(u128::from(self.low));
+        state.write_u128(u128::from(self.high));
+        state.write_u64(ports_and_protocol(self.low_port, self.high_port, self.protocol));
+    }
+}
+
+#[inline]
+fn ports_and_protocol(low: u16, high: u16, protocol: u8) -> u64 {
+    u64::from(low) << 32 | u64::from(high) << 16 | u64::from(protocol)
 }
 
 impl FlowKey {
@@ -134,42 +159,56 @@ impl FlowKey {
     ///
     /// `None` where there is no flow to name: ICMP messages that are neither query nor reply
     /// (SEMANTICS 7.3), and fragments that are not the first.
+    #[inline]
     #[must_use]
     pub fn of(h: &Headers) -> Option<(FlowKey, Side)> {
-        let by_order = |src_port: u16, dst_port: u16| {
-            if (h.src, src_port) <= (h.dst, dst_port) {
-                (Side::Low, src_port, dst_port)
-            } else {
-                (Side::High, dst_port, src_port)
+        // By reference and by family: addresses that are copied as whole enums cost more than all
+        // else here.
+        match (&h.src, &h.dst) {
+            (IpAddr::V4(src), IpAddr::V4(dst)) => {
+                let (side, low_port, high_port) = place(h, u32::from(*src), u32::from(*dst))?;
+                let (low, high) = match side {
+                    Side::Low => (*src, *dst),
+                    Side::High => (*dst, *src),
+                };
+                let protocol = h.protocol;
+                let key = FlowKeyV4 { low, high, low_port, high_port, protocol };
+                Some((FlowKey::V4(key), side))
             }
-        };
-        let (side, low_port, high_port) = match h.transport {
-            Transport::Tcp(t) => by_order(t.src_port, t.dst_port),
-            Transport::Udp { src_port, dst_port } => by_order(src_port, dst_port),
-            Transport::Icmp(i) => {
-                let request = query_request_type(h.protocol, i.kind)?;
-                let side = if request == i.kind { Side::Low } else { Side::High };
-                (side, u16::from(request), i.identifier?)
+            (IpAddr::V6(src), IpAddr::V6(dst)) => {
+                let (side, low_port, high_port) = place(h, u128::from(*src), u128::from(*dst))?;
+                let (low, high) = match side {
+                    Side::Low => (*src, *dst),
+                    Side::High => (*dst, *src),
+                };
+                let protocol = h.protocol;
+                let key = FlowKeyV6 { low, high, low_port, high_port, protocol };
+                Some((FlowKey::V6(key), side))
             }
-            Transport::Other => by_order(0, 0),
-            Transport::LaterFragment => return None,
-        };
-        let (low, high) = match side {
-            Side::Low => (h.src, h.dst),
-            Side::High => (h.dst, h.src),
-        };
-        let protocol = h.protocol;
-        let key = match (low, high) {
-            (IpAddr::V4(low), IpAddr::V4(high)) => {
-                FlowKey::V4(FlowKeyV4 { low, high, low_port, high_port, protocol })
-            }
-            (IpAddr::V6(low), IpAddr::V6(high)) => {
-                FlowKey::V6(FlowKeyV6 { low, high, low_port, high_port, protocol })
-            }
-            _ => return None,
-        };
-        Some((key, side))
+            _ => None,
+        }
     }
+}
+
+/// Which endpoint of its flow's key a packet comes from, and the ports of the key. `src` and `dst`
+/// are its addresses as numbers.
+#[inline]
+fn place<A: Ord>(h: &Headers, src: A, dst: A) -> Option<(Side, u16, u16)> {
+    let by_order = |src_port: u16, dst_port: u16| match (&src, src_port) <= (&dst, dst_port) {
+        true => (Side::Low, src_port, dst_port),
+        false => (Side::High, dst_port, src_port),
+    };
+    Some(match &h.transport {
+        Transport::Tcp(t) => by_order(t.src_port, t.dst_port),
+        Transport::Udp { src_port, dst_port } => by_order(*src_port, *dst_port),
+        Transport::Icmp(i) => {
+            let request = query_request_type(h.protocol, i.kind)?;
+            let side = if request == i.kind { Side::Low } else { Side::High };
+            (side, u16::from(request), i.identifier?)
+        }
+        Transport::Other => by_order(0, 0),
+        Transport::LaterFragment => return None,
+    })
 }
 
 /// The request type of a query: itself for a request, its request for a reply (SEMANTICS 7.3).

@@ -50,7 +50,7 @@ impl Explainer<'_> {
 
     fn missing_rule(&self, packet: &PacketContext<'_>) -> Option<Remedy> {
         let interface = self.compiled.interfaces().get(packet.interface)?;
-        let groups = interface.group_ids_with(&remote(packet));
+        let groups = interface.group_ids_with(remote(packet));
         let is_direct = is_direct(self.compiled, interface, packet);
         let considered = group_rules(self.model, groups, question(packet), is_direct);
         let text = match groups {

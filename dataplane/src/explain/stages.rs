@@ -482,7 +482,7 @@ impl Way<'_> {
 pub(super) fn question(packet: &PacketContext<'_>) -> Packet {
     Packet {
         direction: packet.direction,
-        remote: remote(packet),
+        remote: *remote(packet),
         protocol: packet.headers.protocol,
         selector: packet.headers.selector(),
     }

@@ -123,7 +123,7 @@ pub(super) fn attribution(
             format!("by the {what}'s MAC address")
         } else if policy.interface_by_public(&addr).is_some_and(|(i, _)| i == side.interface) {
             format!("{addr} is its public address")
-        } else if attribution.is_own(policy, side.interface, addr) {
+        } else if attribution.is_own(policy, side.interface, &addr) {
             match policy.interfaces().get(side.interface).is_some_and(|i| i.owns(&addr)) {
                 true => format!("{addr} is its address"),
                 false => format!("{addr} stands for it"),

@@ -97,6 +97,12 @@ impl Output {
         sent
     }
 
+    /// Forgets what would be sent.
+    pub fn forget(&mut self) {
+        self.actions.clear();
+        self.built.clear();
+    }
+
     fn act(&mut self, action: Action) {
         if action.port < self.ports {
             self.actions.push(action);
