@@ -205,7 +205,7 @@ impl Way<'_> {
             return facts("interface", StageOutcome::Dropped, text);
         }
         let far = remote(self.packet);
-        let text = match self.interface.service_address(&far) {
+        let text = match self.interface.service_address(far) {
             Some(Service::Router) => {
                 format!("{far} is the subnet's router, filtered like any other but for DHCP")
             }
@@ -447,7 +447,7 @@ impl Way<'_> {
 
     /// The groups that govern traffic with the other end.
     pub(super) fn groups(&self) -> &[String] {
-        self.interface.group_ids_with(&remote(self.packet))
+        self.interface.group_ids_with(remote(self.packet))
     }
 
     fn rules(&self) -> Vec<Considered> {

@@ -52,8 +52,8 @@ impl Way<'_> {
             return vec![Condition { letter: 'a', holds: Some(false), text }];
         };
         let far = remote(self.packet);
-        let route = self.interface.route(&far).map(|route| route.target.as_str());
-        let auto = self.interface.auto_tracked(&far);
+        let route = self.interface.route(far).map(|route| route.target.as_str());
+        let auto = self.interface.auto_tracked(far);
         let way = route.unwrap_or("no route");
         let forward_r1 = self.any_peer(question, "r1", "it");
         let forward_r2 = self.all_ports(question.direction.reverse(), &name, "r2");
