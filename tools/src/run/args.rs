@@ -51,7 +51,8 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u16).range(576..=9001))]
     pub(crate) mtu: Option<u16>,
 
-    /// Without checksum and segmentation offload
+    /// Without checksum and segmentation offload. A veth's other end must then have none as well:
+    /// ethtool -K NAME tx off
     #[arg(long)]
     pub(crate) no_offload: bool,
 
