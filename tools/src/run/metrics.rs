@@ -154,3 +154,75 @@ fn labels(pairs: &[(&str, &str)]) -> String {
         pairs.iter().map(|(name, value)| format!("{name}=\"{}\"", escape(value))).collect();
     format!("{{{}}}", pairs.join(","))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use sgwall_live::engine::{PortReport, ReasonStats, RuleStats};
+
+    use super::*;
+
+    fn stats() -> Stats {
+        let counters = [("rx_frames".to_owned(), 7), ("tx_full".to_owned(), 1)].into();
+        Stats {
+            generation: 2,
+            uptime: 60,
+            workers: 1,
+            flows: 3,
+            max_flows: 10,
+            flows_created: 5,
+            flows_refused: 4,
+            reasons: vec![ReasonStats {
+                interface: Some("eni-1".into()),
+                verdict: "drop".into(),
+                stage: "security-group".into(),
+                reason: "no-rule".into(),
+                packets: 9,
+                bytes: 540,
+            }],
+            rules: vec![RuleStats {
+                rule: "sg-\"odd\\\n/1".into(),
+                direction: "ingress".into(),
+                text: "tcp 443 from 0.0.0.0/0".into(),
+                packets: 8,
+            }],
+            ports: vec![PortReport { device: "tap-i".into(), interface: None, counters }],
+        }
+    }
+
+    /// Every line is a comment or a sample; a metric has its help and type once, before its
+    /// samples, and counters end in `_total`.
+    #[test]
+    fn the_text_is_in_the_exposition_format() {
+        let text = text(&stats());
+        let (mut seen, mut kind) = (HashSet::new(), (String::new(), String::new()));
+        for line in text.lines() {
+            if let Some(rest) = line.strip_prefix("# HELP ") {
+                let (name, help) = rest.split_once(' ').expect("a help text");
+                assert!(seen.insert(name.to_owned()), "{name} twice");
+                assert!(help.ends_with('.'), "{help}");
+            } else if let Some(rest) = line.strip_prefix("# TYPE ") {
+                let (name, is) = rest.split_once(' ').expect("a type");
+                assert!(seen.contains(name));
+                assert_eq!(is == "counter", name.ends_with("_total"), "{name}");
+                kind = (name.to_owned(), is.to_owned());
+            } else {
+                let (name, value) = line.rsplit_once(' ').expect("a sample");
+                let name = name.split('{').next().unwrap_or_default();
+                assert_eq!(name, kind.0);
+                assert!(name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'), "{name}");
+                assert!(value.parse::<u64>().is_ok(), "{line}");
+            }
+        }
+        for sample in [
+            "sgwall_conntrack_allowance_available 7",
+            "sgwall_conntrack_allowance_exceeded_total 4",
+            "sgwall_packets_total{interface=\"eni-1\",verdict=\"drop\",stage=\"security-group\",reason=\"no-rule\"} 9",
+            "sgwall_rule_packets_total{rule=\"sg-\\\"odd\\\\\\n/1\",direction=\"ingress\"} 8",
+            "sgwall_port_tx_full_total{device=\"tap-i\"} 1",
+        ] {
+            assert!(text.lines().any(|line| line == sample), "{sample}\n{text}");
+        }
+    }
+}
