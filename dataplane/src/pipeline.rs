@@ -536,8 +536,8 @@ pub(crate) fn remote<'a>(packet: &PacketContext<'a>) -> &'a IpAddr {
     }
 }
 
-/// The other end of the hop that the packet takes: the interface that sent it, or the appliance
-/// that it is routed to. `None` where nobody but the address's owner is known.
+/// The other end of the hop that the packet takes: the interface that sent it, or what its route
+/// leads to if that is a detour. `None` where nobody but the address's owner is known.
 fn next_hop<'a>(
     policy: &'a CompiledPolicy,
     interface: &CompiledInterface,
@@ -546,21 +546,20 @@ fn next_hop<'a>(
     if packet.direction == Direction::Ingress {
         return policy.interfaces().get(packet.origin?).map(NextHop::Known);
     }
-    if !interface.has_appliance_routes() {
+    if !interface.has_detours() {
         return None;
     }
-    let route = interface.route(&packet.headers.dst)?;
-    let id = route.interface.as_deref();
+    let route = interface.route(&packet.headers.dst).filter(|route| route.target.is_detour())?;
+    let id = route.interface.as_deref().filter(|_| route.target == RouteTarget::Appliance);
     let known = id.and_then(|id| policy.interfaces().get(policy.interface_by_id(id)?));
-    (route.target == RouteTarget::Appliance)
-        .then_some(known.map_or(NextHop::Elsewhere, NextHop::Known))
+    Some(known.map_or(NextHop::Elsewhere, NextHop::Known))
 }
 
 /// See [`next_hop`].
 enum NextHop<'a> {
     /// An interface of the policy.
     Known(&'a CompiledInterface),
-    /// An appliance that the policy does not describe.
+    /// An appliance that the policy does not describe, or a gateway.
     Elsewhere,
 }
 
@@ -577,8 +576,8 @@ pub(crate) fn stays_inside(
     }
 }
 
-/// Whether the address's owner itself is at the other end of the hop: through a middlebox, a
-/// reference to its group does not hold (SEMANTICS 4.5).
+/// Whether the address's owner itself is at the other end of the hop: through a middlebox or a
+/// gateway, a reference to its group does not hold (SEMANTICS 4.5).
 pub(crate) fn is_direct(
     policy: &CompiledPolicy,
     interface: &CompiledInterface,
@@ -640,7 +639,7 @@ pub(crate) fn by_rules(
     let headers = packet.headers;
     let remote = remote(packet);
     let mut rules = interface.groups(packet.direction, remote);
-    if !is_direct(policy, interface, packet) {
+    if rules.has_references() && !is_direct(policy, interface, packet) {
         rules = rules.without_references();
     }
     let Some(found) = rules.lookup(remote, headers.protocol, headers.selector()) else {

@@ -125,12 +125,31 @@ pub(crate) fn change(policy: &mut Policy, line: &str) -> Result<Result<(), ApiEr
             groups.retain(|id| id != detail);
             modify_groups(policy, what, &groups)
         }
-        "unassign" => match world::address(detail) {
-            None => return Err(format!("no address {detail:?}")),
-            Some(IpAddr::V4(address)) => {
-                edit::unassign_private_ip_addresses(policy, what, &[address])
+        "assign" => {
+            let (name, may_move) = match detail.split_once(' ') {
+                Some((name, "move")) => (name, true),
+                _ => (detail, false),
+            };
+            match address(name)? {
+                IpAddr::V4(address) => {
+                    edit::assign_private_ip_addresses(policy, what, &[address], may_move)
+                }
+                IpAddr::V6(address) => edit::assign_ipv6_addresses(policy, what, &[address]),
             }
-            Some(IpAddr::V6(address)) => edit::unassign_ipv6_addresses(policy, what, &[address]),
+        }
+        "unassign" => match address(detail)? {
+            IpAddr::V4(address) => edit::unassign_private_ip_addresses(policy, what, &[address]),
+            IpAddr::V6(address) => edit::unassign_ipv6_addresses(policy, what, &[address]),
+        },
+        "associate" => match detail.split_once(' ').map(|(own, to)| (address(own), address(to))) {
+            Some((Ok(IpAddr::V4(own)), Ok(IpAddr::V4(to)))) => {
+                edit::associate_address(policy, what, Some(own), to, false)
+            }
+            _ => return Err(format!("{detail:?}: expected a private and a public IPv4 address")),
+        },
+        "disassociate" => match address(what)? {
+            IpAddr::V4(public) => edit::disassociate_address(policy, public),
+            IpAddr::V6(_) => return Err(format!("{what:?}: expected an IPv4 address")),
         },
         "timeout" => {
             let seconds = detail.parse().map_err(|_| format!("{detail:?} is no timeout"))?;
@@ -143,6 +162,12 @@ pub(crate) fn change(policy: &mut Policy, line: &str) -> Result<Result<(), ApiEr
         }
         _ => return Err(format!("{verb:?} is no change")),
     })
+}
+
+/// The address of a name, or one that is written out.
+fn address(text: &str) -> Result<IpAddr, String> {
+    let known = world::address(text).or_else(|| text.parse().ok());
+    known.ok_or_else(|| format!("no address {text:?}"))
 }
 
 fn interface<'p>(policy: &'p Policy, id: &str) -> Result<&'p Interface, String> {

@@ -42,7 +42,8 @@ pub enum Field {
     Members,
     /// The rule is stale, or what it refers to cannot be resolved (SEMANTICS 4.6, 4.7).
     Reference,
-    /// The packet comes or goes through a middlebox, where references do not hold (SEMANTICS 4.5).
+    /// The packet comes or goes through a middlebox or a gateway, where references do not hold
+    /// (SEMANTICS 4.5).
     Middlebox,
     /// An earlier entry of the ACL decides.
     Order,

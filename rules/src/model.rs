@@ -227,6 +227,28 @@ pub enum RouteTarget {
 }
 
 impl RouteTarget {
+    /// Whether packets to a private address may pass something on the way that is not the VPC
+    /// itself, so that the address's owner is not the next to see them (SEMANTICS 4.5). An internet
+    /// gateway is none: no private address is behind it.
+    #[must_use]
+    pub const fn is_detour(self) -> bool {
+        match self {
+            RouteTarget::Local
+            | RouteTarget::Peering
+            | RouteTarget::InternetGateway
+            | RouteTarget::EgressOnlyInternetGateway => false,
+            RouteTarget::NatGateway
+            | RouteTarget::TransitGateway
+            | RouteTarget::VpnGateway
+            | RouteTarget::InterRegionPeering
+            | RouteTarget::GatewayEndpoint
+            | RouteTarget::InspectionEndpoint
+            | RouteTarget::Appliance
+            | RouteTarget::OtherGateway
+            | RouteTarget::Blackhole => true,
+        }
+    }
+
     /// The name in policy files.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

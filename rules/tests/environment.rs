@@ -262,6 +262,12 @@ fn a_linked_vpc_keeps_out_of_the_way() {
     let found = with("10.2.0.0/16", "10.2.1.0/24").unwrap_err();
     assert_eq!(found.len(), 1, "{found:?}");
     assert!(found[0].contains("10.2.0.0/16 conflicts with 10.0.0.0/8"), "{found:?}");
+    // An instance in the range of its VPC would be taken for one inside (14.3).
+    let found = try_load(&GOOD.replace("10.200.0.5", "10.0.200.5")).unwrap_err();
+    assert_eq!(found.len(), 1, "{found:?}");
+    let expected =
+        "10.0.200.5 lies in 10.0.0.0/16, a range of vpc-1, to which the instance is linked";
+    assert!(found[0].contains(expected), "{found:?}");
 }
 
 #[test]

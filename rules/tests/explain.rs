@@ -314,7 +314,7 @@ fn references_say_why_they_do_not_hold() {
     assert_eq!(why("10.0.1.10", true)[0], "");
     assert_eq!(
         why("10.0.1.10", false)[0],
-        "through a middlebox a reference to sg-1 does not hold; a range would"
+        "through a middlebox or gateway a reference to sg-1 does not hold; a range would"
     );
 }
 

@@ -229,11 +229,11 @@ impl CompiledInterface {
         self.subnet.routers.iter().copied().find(|router| router.is_ipv6() == ipv6)
     }
 
-    /// Whether any of its routes leads to an appliance.
+    /// Whether any of its routes is a detour ([`RouteTarget::is_detour`]).
     #[inline]
     #[must_use]
-    pub fn has_appliance_routes(&self) -> bool {
-        self.subnet.routes.has_appliances
+    pub fn has_detours(&self) -> bool {
+        self.subnet.routes.has_detours
     }
 
     /// Where packets to `addr` go; `None` where no route leads.
@@ -350,7 +350,7 @@ struct Routes {
     /// Address to index in `routes` plus one; 0: no route.
     by_address: PrefixMap,
     routes: Vec<CompiledRoute>,
-    has_appliances: bool,
+    has_detours: bool,
 }
 
 impl Default for Routes {
@@ -367,8 +367,9 @@ impl CompiledRoute {
 
 impl Routes {
     /// The subnet's own routes come first, then what every table has: the VPC's ranges are local,
-    /// and EC2-Classic's if the VPC may be linked to it. A subnet that names no routes reaches
-    /// active peers and, for the rest, the internet.
+    /// and EC2-Classic's if the VPC may be linked to it; where the VPC is unknown, the subnet's own
+    /// ranges are. A subnet that names no routes reaches active peers and, for the rest, the
+    /// internet.
     fn new(policy: &Policy, subnet: &Subnet, vpc: Option<&Vpc>) -> Self {
         let local = |cidr| CompiledRoute::new(cidr, RouteTarget::Local);
         let own = subnet.routes.iter().map(|route| {
@@ -377,7 +378,7 @@ impl Routes {
             (destination, CompiledRoute { destination, target, interface, mtu })
         });
         let mut all: Vec<_> = own.collect();
-        all.extend(vpc.into_iter().flat_map(|vpc| &vpc.cidrs).map(|&cidr| local(cidr)));
+        all.extend(vpc.map_or(&subnet.cidrs, |vpc| &vpc.cidrs).iter().map(|&cidr| local(cidr)));
         if vpc.is_some_and(|vpc| vpc.classic_link) {
             all.extend(IpNet::new(Ipv4Addr::new(10, 0, 0, 0).into(), 8).map(local));
         }
@@ -405,7 +406,7 @@ impl Routes {
         let routes: Vec<_> = all.into_iter().map(|(_, route)| route).collect();
         Routes {
             by_address: PrefixMap::from_prefixes(&prefixes, 0),
-            has_appliances: routes.iter().any(|route| route.target == RouteTarget::Appliance),
+            has_detours: routes.iter().any(|route| route.target.is_detour()),
             routes,
         }
     }

@@ -121,6 +121,13 @@ impl RuleSet {
         }
     }
 
+    /// Whether any rule refers to a group.
+    #[inline]
+    #[must_use]
+    pub const fn has_references(&self) -> bool {
+        self.without_references.is_some()
+    }
+
     /// The rules that hold for packets whose sender or next hop is not the address's owner: all but
     /// those that refer to groups (SEMANTICS 4.5).
     #[must_use]

@@ -38,8 +38,8 @@ pub fn create_security_group(policy: &mut Policy, new: NewSecurityGroup) -> Resu
     apply(policy, |policy| {
         let egress = match &new.vpc {
             Some(vpc) => open_egress(&new.id, has_ipv6(policy, vpc)),
-            // Outbound traffic of EC2-Classic has no rules (SEMANTICS 14.1).
-            None => Vec::new(),
+            // EC2-Classic's are not told, and always open (SEMANTICS 14.1).
+            None => open_egress(&new.id, false),
         };
         policy.security_groups.push(SecurityGroup {
             origin: origin(new.id.clone()),

@@ -37,7 +37,8 @@ pub(super) fn mismatch(
             not_a_member(policy, &to.id, remote).or_else(|| {
                 (!is_direct).then(|| {
                     let text = format!(
-                        "through a middlebox a reference to {} does not hold; a range would",
+                        "through a middlebox or gateway a reference to {} does not hold; a range \
+                         would",
                         to.id
                     );
                     Mismatch::new(Field::Middlebox, text, NO_REFERENCE)

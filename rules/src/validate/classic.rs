@@ -138,7 +138,20 @@ fn check_instance(
             format!("{} is not enabled for ClassicLink", vpc.id),
             "set classic_link = true in the VPC",
         ),
-        Some(_) => {}
+        Some(vpc) => {
+            // Else the VPC's groups would govern traffic between linked instances (14.3).
+            if let Some(cidr) = vpc.cidrs.iter().find(|cidr| cidr.contains(&instance.address)) {
+                report.fault(
+                    "InvalidParameterValue",
+                    &field(&instance.origin, "address"),
+                    format!(
+                        "{} lies in {cidr}, a range of {}, to which the instance is linked",
+                        instance.address, vpc.id
+                    ),
+                    "EC2-Classic gives no address of 10.0.0.0/16 and 10.1.0.0/16: choose another",
+                );
+            }
+        }
     }
     let limit = policy.limits.groups_per_interface;
     check_groups(&link.security_groups, &at, limit, Some(&link.vpc), index, report);

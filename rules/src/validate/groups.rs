@@ -23,7 +23,7 @@ const MANAGED_WEIGHTS: &[(&str, u32)] = &[
 
 pub(super) fn check(policy: &Policy, index: &Index<'_>, report: &mut Report<'_>) {
     let mut names: HashMap<(Option<&str>, &str), &SecurityGroup> = HashMap::new();
-    let mut of_vpc: HashMap<Option<&str>, u32> = HashMap::new();
+    let mut counts: HashMap<Option<&str>, u32> = HashMap::new();
     for group in &policy.security_groups {
         check_names(group, report);
         if let Some(first) = names.insert((group.vpc.as_deref(), &group.name), group)
@@ -36,11 +36,18 @@ pub(super) fn check(policy: &Policy, index: &Index<'_>, report: &mut Report<'_>)
                 "give each group of a VPC its own name",
             );
         }
-        let count = of_vpc.entry(group.vpc.as_deref()).or_default();
+        // Today AWS counts the groups of all VPCs of a Region together, and a policy is one
+        // account's view of one Region (SEMANTICS 1.5).
+        let counted = match policy.compat {
+            Compat::Ec2_2017 => group.vpc.as_deref(),
+            Compat::Current => group.vpc.as_deref().map(|_| "all VPCs"),
+        };
+        let count = counts.entry(counted).or_default();
         *count += 1;
-        let (limit, place, key) = match group.vpc {
-            Some(_) => (policy.limits.groups_per_vpc, "one VPC", "groups_per_vpc"),
-            None => (policy.limits.classic_groups, "EC2-Classic", "classic_groups"),
+        let (limit, place, key) = match (&group.vpc, policy.compat) {
+            (None, _) => (policy.limits.classic_groups, "EC2-Classic", "classic_groups"),
+            (_, Compat::Ec2_2017) => (policy.limits.groups_per_vpc, "one VPC", "groups_per_vpc"),
+            (_, Compat::Current) => (policy.limits.groups_per_vpc, "one Region", "groups_per_vpc"),
         };
         if report.is_above(*count, limit) {
             report.fault(

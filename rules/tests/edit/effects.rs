@@ -77,7 +77,7 @@ fn new_objects_have_awss_defaults() {
     create_security_group(&mut policy, far).unwrap();
     assert_eq!(rules(&policy, "sg-v4", Direction::Egress), ["all 0.0.0.0/0"]);
     create_security_group(&mut policy, classic("old")).unwrap();
-    assert!(rules(&policy, "sg-old", Direction::Egress).is_empty());
+    assert_eq!(rules(&policy, "sg-old", Direction::Egress), ["all 0.0.0.0/0"]);
 
     create_default_vpc_objects(&mut policy, "vpc-2", "sg-d2", "acl-d2").unwrap();
     assert_eq!(rules(&policy, "sg-d2", Direction::Ingress), ["all sg-d2"]);

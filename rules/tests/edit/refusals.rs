@@ -150,7 +150,9 @@ refusals! { groups_are_refused_with_awss_codes(p) {
     "InvalidVpcID.NotFound" => create_security_group(p, NewSecurityGroup {
         vpc: Some("vpc-9".into()), ..new_group("sg-new", "new")
     });
-    "SecurityGroupLimitExceeded" { p.limits.groups_per_vpc = 5 } => create(p, "sg-new", "new");
+    // Of the VPC's five; of the Region's seven.
+    "SecurityGroupLimitExceeded" [OLD] { p.limits.groups_per_vpc = 5 } => create(p, "sg-new", "new");
+    "SecurityGroupLimitExceeded" [NEW] { p.limits.groups_per_vpc = 7 } => create(p, "sg-new", "new");
     "InvalidGroup.NotFound" => delete_security_group(p, "sg-none");
     "InvalidGroupId.Malformed" => delete_security_group(p, "web");
     "CannotDelete" => delete_security_group(p, "sg-default");
