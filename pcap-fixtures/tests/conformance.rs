@@ -49,6 +49,64 @@ fn the_numbered_cases_are_all_here() {
     assert!(missing.is_empty(), "missing: {}", missing.join(", "));
 }
 
+/// Where the README tells how many cases there are; the line is computed.
+const README_MARK: &str = "<!-- conformance -->";
+
+/// The README's line about the suite, by the cases that there are.
+fn readme_line(cases: &[(String, Case)]) -> String {
+    let ids: BTreeSet<&str> = cases.iter().map(|(_, case)| case.id.as_str()).collect();
+    let numbered = ids.iter().filter(|id| id.parse::<u32>().is_ok()).count();
+    let is_decision = |id: &&&str| id.strip_prefix('D').is_some_and(|n| n.parse::<u32>().is_ok());
+    let decisions = ids.iter().filter(is_decision).count();
+    format!(
+        "{README_MARK} {} cases, of which all {numbered} numbered ones and the {decisions} of the \
+         decision table.",
+        cases.len()
+    )
+}
+
+/// With `SGWALL_WRITE_README` set the line is written anew.
+#[test]
+fn the_readme_counts_right() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md");
+    let expected = readme_line(&cases());
+    let text = fs::read_to_string(&path).unwrap();
+    let found: Vec<_> = text.lines().filter(|line| line.starts_with(README_MARK)).collect();
+    assert_eq!(found.len(), 1, "the README has one line that begins with {README_MARK}");
+    if std::env::var_os("SGWALL_WRITE_README").is_some() {
+        fs::write(&path, text.replacen(found[0], &expected, 1)).unwrap();
+    } else {
+        assert_eq!(found[0], expected, "write it anew with SGWALL_WRITE_README=1");
+    }
+}
+
+/// What `docs/conformance.md` names is there: a case (case `D4`), a test (`rules/x.rs::name`).
+#[test]
+fn what_the_list_of_statements_names_is_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let text = fs::read_to_string(root.join("docs/conformance.md")).unwrap();
+    let ids: BTreeSet<String> = cases().into_iter().map(|(_, case)| case.id).collect();
+    let parts: Vec<&str> = text.split('`').collect();
+    let (mut missing, mut named) = (Vec::new(), 0);
+    for pair in parts.chunks_exact(2) {
+        let (before, quoted) = (pair[0], pair[1]);
+        let is_there = if before.ends_with("case ") {
+            ids.contains(quoted)
+        } else if let Some((file, test)) = quoted.split_once(".rs::") {
+            let source = fs::read_to_string(root.join(format!("{file}.rs"))).unwrap_or_default();
+            source.contains(&format!(" {test}("))
+        } else {
+            continue;
+        };
+        named += 1;
+        if !is_there {
+            missing.push(quoted);
+        }
+    }
+    assert!(named > 0, "docs/conformance.md names nothing");
+    assert!(missing.is_empty(), "named in docs/conformance.md, but nowhere: {missing:?}");
+}
+
 /// A case that expects the wrong thing fails, and says what was found.
 #[test]
 fn a_wrong_expectation_is_noticed() {
