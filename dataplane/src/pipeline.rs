@@ -482,7 +482,7 @@ fn before_fragments(
     interface: &CompiledInterface,
     packet: &PacketContext<'_>,
 ) -> Option<Verdict> {
-    if let Some(reason) = exempt(policy, interface, packet.direction, packet.headers) {
+    if let Some(reason) = exempt_here(policy, interface, packet) {
         return Some(Verdict::pass(reason));
     }
     if is_unsupported(interface, packet.headers) {
@@ -491,6 +491,19 @@ fn before_fragments(
     // Out of the interface the address is checked first, into it after the network ACL.
     let fails = packet.direction == Direction::Egress && fails_address_check(interface, packet);
     fails.then_some(Verdict::drop(DropReason::SrcDstCheck))
+}
+
+/// Why the packet is exempt. The VPC's services serve the interface's own addresses: the check
+/// comes before them (SEMANTICS 9.1, 9.2). Only who has no address yet may ask without one, by DHCP
+/// and neighbour discovery.
+pub(crate) fn exempt_here(
+    policy: &CompiledPolicy,
+    interface: &CompiledInterface,
+    packet: &PacketContext<'_>,
+) -> Option<PassReason> {
+    let reason = exempt(policy, interface, packet.direction, packet.headers)?;
+    let needs_none = matches!(reason, PassReason::Dhcp | PassReason::NeighbourDiscovery);
+    (needs_none || !fails_address_check(interface, packet)).then_some(reason)
 }
 
 /// Keeps the verdict on the first fragment of an exempt datagram.

@@ -283,3 +283,24 @@ fn limits_of_classic_are_its_own() {
     let raised = text.replace("[[vpc]]", "limits = { rules_per_classic_group = 101 }\n[[vpc]]");
     assert!(try_load(&raised).is_ok());
 }
+
+/// SEMANTICS 13.1, 14.5.
+#[test]
+fn a_public_address_stands_for_one_private_address() {
+    let with = |public: &[&str]| {
+        let own = "addresses = [\"10.0.1.10\"]\n";
+        let pair = |public| format!("{{ private = \"10.0.1.10\", public = \"{public}\" }}");
+        let pairs: Vec<_> = public.iter().map(pair).collect();
+        try_load(&GOOD.replace(own, &format!("{own}public = [{}]\n", pairs.join(","))))
+    };
+    assert!(with(&["198.51.100.6"]).is_ok());
+    for (public, message) in [
+        (&["198.51.100.5"][..], "198.51.100.5 stands for an address of eni-1 already"),
+        (&["198.51.100.6", "198.51.100.7"], "10.0.1.10 has a public address already"),
+    ] {
+        let found = with(public).unwrap_err();
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(found[0].starts_with("error[Resource.AlreadyAssociated]"), "{found:?}");
+        assert!(found[0].contains(message), "{found:?}");
+    }
+}

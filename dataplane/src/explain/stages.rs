@@ -14,8 +14,8 @@ use super::{Explainer, FlowFacts, PathFacts, StageFacts, StageOutcome, words};
 use crate::exempt::exempt;
 use crate::path_mtu::{Fit, Path, fit};
 use crate::pipeline::{
-    Effect, PacketContext, fails_address_check, is_direct, is_unsupported, network_acl, remote,
-    stays_inside,
+    Effect, PacketContext, exempt_here, fails_address_check, is_direct, is_unsupported,
+    network_acl, remote, stays_inside,
 };
 use crate::verdict::{DropReason, Outcome, Stage, Verdict};
 
@@ -192,7 +192,7 @@ impl Way<'_> {
     /// Exempt traffic, and what a VPC does not carry.
     fn exempt(&self) -> StageFacts {
         let (policy, headers) = (self.explainer.compiled, self.packet.headers);
-        if let Some(reason) = exempt(policy, self.interface, self.packet.direction, headers) {
+        if let Some(reason) = exempt_here(policy, self.interface, self.packet) {
             // A fragment of exempt traffic may still contradict its datagram.
             let outcome = match self.verdict.stage() {
                 Stage::Fragment => StageOutcome::Passed,
@@ -206,6 +206,9 @@ impl Way<'_> {
         }
         let far = remote(self.packet);
         let text = match self.interface.service_address(far) {
+            Some(_) if exempt(policy, self.interface, self.packet.direction, headers).is_some() => {
+                format!("{far} is a service of the VPC, for the interface's own addresses only")
+            }
             Some(Service::Router) => {
                 format!("{far} is the subnet's router, filtered like any other but for DHCP")
             }

@@ -59,6 +59,40 @@ pub(super) fn check(policy: &Policy, index: &Index<'_>, report: &mut Report<'_>)
         check_interface(interface, policy, index, report);
         check_addresses(interface, index, &mut owners, report);
     }
+    check_public(policy, report);
+}
+
+/// A public address leads to one private address, which has no other (SEMANTICS 13.1, 14.5).
+fn check_public(policy: &Policy, report: &mut Report<'_>) {
+    for interface in &policy.interfaces {
+        let mut known = HashSet::new();
+        let again = interface.public.iter().find(|(private, _)| !known.insert(private));
+        if let Some((private, _)) = again {
+            report.fault(
+                "Resource.AlreadyAssociated",
+                &field(&interface.origin, "public"),
+                format!("{private} has a public address already"),
+                "a private address has one public address: remove one",
+            );
+        }
+    }
+    let interfaces = policy.interfaces.iter().flat_map(|interface| {
+        let public = interface.public.iter();
+        public.map(move |(_, public)| (public, &interface.id, &interface.origin))
+    });
+    let instances = policy.classic_instances.iter();
+    let instances = instances.filter_map(|i| Some((i.public.as_ref()?, &i.id, &i.origin)));
+    let mut owners = HashMap::new();
+    for (public, id, at) in interfaces.chain(instances) {
+        if let Some(owner) = owners.insert(public, id) {
+            report.fault(
+                "Resource.AlreadyAssociated",
+                &field(at, "public"),
+                format!("{public} stands for an address of {owner} already"),
+                "a public address stands for one private address: choose another",
+            );
+        }
+    }
 }
 
 fn check_subnet(subnet: &Subnet, before: &[Subnet], index: &Index<'_>, report: &mut Report<'_>) {
