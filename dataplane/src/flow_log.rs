@@ -13,11 +13,16 @@
 //! than an interval counts in the open window, as if it had come with its first second; an older
 //! packet ends the open window and begins its own, for it is of another recording.
 //!
-//! Memory is bounded by the records of a window. A flow beyond is not recorded but counted, and
-//! its interface gets a `SKIPDATA` record.
+//! Memory is bounded by the records of a window, or by a [`Room`] that several logs share. A flow
+//! beyond is not recorded but counted, and its interface gets a `SKIPDATA` record.
+//!
+//! Whoever must not wait for lines to be written takes windows whole, as [`ClosedWindow`]s, and
+//! writes those of several logs as one with [`write_windows`].
 
+mod closed;
 mod format;
 mod record;
+mod room;
 mod window;
 
 use std::collections::HashMap;
@@ -27,9 +32,13 @@ use std::sync::Arc;
 use sgwall_packet::{Direction, Timestamp};
 use sgwall_rules::compile::{CompiledPolicy, RuleInfo, Service};
 
+use self::closed::WindowInterface;
+pub use self::closed::{ClosedWindow, write_windows};
 pub use self::format::{Field, Format, FormatError, Line};
 pub use self::record::{Action, Content, FlowLogRecord, LoggedFlow, LoggedInterface};
 use self::record::{LoggedPacket, traffic_path};
+pub use self::room::Room;
+use self::room::Taken;
 use self::window::{Key, OpenRecord, OpenRecords};
 use crate::counters::Tally;
 use crate::judge::Event;
@@ -138,11 +147,13 @@ pub struct FlowLog {
     records: OpenRecords,
     window: Option<Window>,
     skipped: Tally,
+    /// What the open records have of the room that logs share.
+    taken: Taken,
 }
 
 #[derive(Debug)]
 struct Slot {
-    interface: LoggedInterface,
+    interface: Arc<LoggedInterface>,
     /// Whether the policy in force has the interface.
     is_current: bool,
     /// Whether there was traffic in the window that could be logged, selected or not.
@@ -175,9 +186,16 @@ impl FlowLog {
             by_index: Vec::new(),
             window: None,
             skipped: Tally::default(),
+            taken: Taken::default(),
         };
         log.set_policy(policy);
         log
+    }
+
+    /// An empty log whose records take their places in `room`, which other logs share.
+    #[must_use]
+    pub fn sharing(policy: Arc<CompiledPolicy>, config: Config, room: Arc<Room>) -> Self {
+        FlowLog { taken: Taken::of(room), ..FlowLog::new(policy, config) }
     }
 
     /// Replaces the policy, together with the pipeline's: events name interfaces and rules by
@@ -192,7 +210,7 @@ impl FlowLog {
             self.by_index.push(is_logged.then(|| {
                 let next = self.slots.len() as u32;
                 let number = *self.slot_of_id.entry(compiled.id.clone()).or_insert(next);
-                let interface = LoggedInterface::from(compiled);
+                let interface = Arc::new(LoggedInterface::from(compiled));
                 match self.slots.get_mut(number as usize) {
                     Some(slot) => (slot.interface, slot.is_current) = (interface, true),
                     None => self.slots.push(Slot::new(interface)),
@@ -209,7 +227,8 @@ impl FlowLog {
         &self.config.fields
     }
 
-    /// What was not recorded since the log was made, because `max_records` was reached.
+    /// What was not recorded since the log was made: there was no room for it, or its window was
+    /// [taken back](Self::take_back).
     #[must_use]
     pub fn skipped(&self) -> Tally {
         self.skipped
@@ -220,6 +239,13 @@ impl FlowLog {
     #[inline]
     pub fn record(&mut self, event: &Event<'_>, sink: &mut impl FnMut(&FlowLogRecord<'_>)) {
         self.advance(event.frame.time, sink);
+        self.count_event(event);
+    }
+
+    /// Counts an event's packet in its record, if it is one that is logged, in the open window,
+    /// whatever the packet's time: for whoever [lets time pass](Self::advance_whole) first.
+    #[inline]
+    pub fn count_event(&mut self, event: &Event<'_>) {
         if let (Some(packet), Some(window)) = (LoggedPacket::of(event), self.window) {
             self.count(&packet, event, seconds(event.frame.time).max(window.start));
         }
@@ -228,26 +254,69 @@ impl FlowLog {
     /// Lets time pass: hands out the records of every window that has ended at `now`.
     #[inline]
     pub fn advance(&mut self, now: Timestamp, sink: &mut impl FnMut(&FlowLogRecord<'_>)) {
-        let (now, interval) = (seconds(now), self.config.interval.as_secs());
-        match &mut self.window {
-            Some(window) if (window.start..window.start + interval).contains(&now) => {
-                window.since = window.since.min(now);
-                window.latest = window.latest.max(now);
-            }
-            // Late, but of this recording.
-            Some(window) if (window.start - interval..window.start).contains(&now) => {}
-            _ => self.move_to(now, sink),
+        if !self.is_in_window(now) {
+            self.move_to(seconds(now), &mut |log, window| log.write(window, sink));
+        }
+    }
+
+    /// Lets time pass: hands out every window that has ended at `now`, unwritten.
+    #[inline]
+    pub fn advance_whole(
+        &mut self,
+        now: Timestamp,
+        sink: &mut impl FnMut(&mut Self, ClosedWindow),
+    ) {
+        if !self.is_in_window(now) {
+            self.move_to(seconds(now), sink);
         }
     }
 
     /// Ends the log at `now`: hands out what is left. The open window ends early.
     pub fn finish(&mut self, now: Timestamp, sink: &mut impl FnMut(&FlowLogRecord<'_>)) {
+        self.finish_whole(now, &mut |log, window| log.write(window, sink));
+    }
+
+    /// As [`Self::finish`], unwritten.
+    pub fn finish_whole(&mut self, now: Timestamp, sink: &mut impl FnMut(&mut Self, ClosedWindow)) {
         if self.window.is_some_and(|window| seconds(now) > window.latest) {
-            self.advance(now, sink);
+            self.advance_whole(now, sink);
         }
         if let Some(window) = self.window.take() {
-            self.close(window.since, window.latest, sink);
+            self.close(window.start, window.since, window.latest, sink);
         }
+    }
+
+    /// Takes back a window of this log that nobody will write: its packets count as skipped, and
+    /// the next window of their interfaces says so.
+    pub fn take_back(&mut self, window: &ClosedWindow) {
+        let lost = window.interfaces.iter().zip(window.packets());
+        for (slot, (interface, lost)) in self.slots.iter_mut().zip(lost) {
+            slot.skipped = slot.skipped.plus(lost).plus(interface.skipped);
+            // What was skipped in it is in the sum of all already.
+            self.skipped = self.skipped.plus(lost);
+        }
+    }
+
+    /// Whether a time belongs to the open window; if so, it is noted.
+    #[inline]
+    fn is_in_window(&mut self, now: Timestamp) -> bool {
+        let (now, interval) = (seconds(now), self.config.interval.as_secs());
+        match &mut self.window {
+            Some(window) if (window.start..window.start + interval).contains(&now) => {
+                window.since = window.since.min(now);
+                window.latest = window.latest.max(now);
+                true
+            }
+            // Late, but of this recording.
+            Some(window) => (window.start - interval..window.start).contains(&now),
+            None => false,
+        }
+    }
+
+    /// Hands out the records of a window, and keeps its memory for the next.
+    fn write(&mut self, window: ClosedWindow, sink: &mut impl FnMut(&FlowLogRecord<'_>)) {
+        write_windows(std::slice::from_ref(&window), sink);
+        self.records.reuse(window.records);
     }
 
     /// Counts a packet at a second of the open window.
@@ -276,7 +345,7 @@ impl FlowLog {
         if !self.config.traffic.includes(packet.action) {
             return;
         }
-        if self.records.len() >= self.config.max_records {
+        if self.records.len() >= self.config.max_records || !self.taken.take() {
             slot.skipped.add(packet.bytes);
             self.skipped.add(packet.bytes);
             return;
@@ -306,17 +375,18 @@ impl FlowLog {
 
     /// Ends the open window, if any, because time has moved to `now`, and opens the window there.
     #[cold]
-    fn move_to(&mut self, now: i64, sink: &mut impl FnMut(&FlowLogRecord<'_>)) {
+    fn move_to(&mut self, now: i64, sink: &mut impl FnMut(&mut Self, ClosedWindow)) {
         let interval = self.config.interval.as_secs();
         let start = now - now.rem_euclid(interval);
         let since = match self.window.take() {
             Some(ended) if now > ended.start => {
-                self.close(ended.since, ended.start + interval - 1, sink);
+                self.close(ended.start, ended.since, ended.start + interval - 1, sink);
                 self.idle(ended.start + interval, start, sink);
                 start
             }
             Some(of_another_time) => {
-                self.close(of_another_time.since, of_another_time.latest, sink);
+                let Window { start, since, latest } = of_another_time;
+                self.close(start, since, latest, sink);
                 now
             }
             None => now,
@@ -324,44 +394,42 @@ impl FlowLog {
         self.window = Some(Window { start, since, latest: now });
     }
 
-    /// Hands out the records of a window that was watched from `since` to `until`.
-    fn close(&mut self, since: i64, until: i64, sink: &mut impl FnMut(&FlowLogRecord<'_>)) {
-        for record in self.records.drain() {
-            let OpenRecord { slot, start, end, logged } = record;
-            if let Some(Slot { interface, .. }) = self.slots.get(slot as usize) {
-                sink(&FlowLogRecord { interface, start, end, content: Content::Flow(&logged) });
-            }
-        }
-        for slot in &mut self.slots {
-            let skipped = std::mem::take(&mut slot.skipped);
-            let has_traffic = std::mem::take(&mut slot.has_traffic);
-            let content = match skipped.packets {
-                0 if has_traffic || !slot.is_current => continue,
-                0 => Content::NoData,
-                _ => Content::SkipData(skipped),
-            };
-            let interface = &slot.interface;
-            sink(&FlowLogRecord { interface, start: since, end: until, content });
-        }
+    /// Hands out the window that began at `start` and was watched from `since` to `until`.
+    fn close(
+        &mut self,
+        start: i64,
+        since: i64,
+        until: i64,
+        sink: &mut impl FnMut(&mut Self, ClosedWindow),
+    ) {
+        let interfaces = self.slots.iter_mut().map(|slot| WindowInterface {
+            interface: Arc::clone(&slot.interface),
+            is_current: slot.is_current,
+            has_traffic: std::mem::take(&mut slot.has_traffic),
+            skipped: std::mem::take(&mut slot.skipped),
+        });
+        let interfaces = interfaces.collect();
+        let (records, taken) = (self.records.take(), self.taken.split());
+        sink(self, ClosedWindow { start, since, until, interfaces, records, _taken: taken });
     }
 
     /// The windows from `from` up to `to`, in which nothing at all was seen.
-    fn idle(&mut self, from: i64, to: i64, sink: &mut impl FnMut(&FlowLogRecord<'_>)) {
+    fn idle(&mut self, from: i64, to: i64, sink: &mut impl FnMut(&mut Self, ClosedWindow)) {
         let interval = self.config.interval.as_secs();
         let windows = ((to - from) / interval).min(MAX_IDLE_WINDOWS);
         for n in 0..windows {
             let start = from + n * interval;
-            self.close(start, start + interval - 1, sink);
+            self.close(start, start, start + interval - 1, sink);
         }
         let rest = from + windows * interval;
         if rest < to {
-            self.close(rest, to - 1, sink);
+            self.close(rest, rest, to - 1, sink);
         }
     }
 }
 
 impl Slot {
-    fn new(interface: LoggedInterface) -> Self {
+    fn new(interface: Arc<LoggedInterface>) -> Self {
         let skipped = Tally::default();
         Slot { interface, is_current: true, has_traffic: false, skipped }
     }

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use sgwall_dataplane::counters::Tally;
 use sgwall_dataplane::flow_log::{
-    Action, Config, Content, FlowLog, FlowLogRecord, Format, Interval, Traffic,
+    Action, ClosedWindow, Config, Content, FlowLog, FlowLogRecord, Format, Interval, Room, Traffic,
+    write_windows,
 };
 use sgwall_dataplane::{
     Attribution, DropReason, Event, FrameInput, Judge, Judgement, PassReason, Pipeline, Verdict,
@@ -386,4 +387,53 @@ proptest! {
             }
         }
     }
+}
+
+/// Logs that share room write windows as one: a line without data only where none had traffic; what
+/// there was no room for is told, and places are free again once a window is dropped.
+#[test]
+fn windows_of_several_logs_are_written_as_one() {
+    let room = Arc::new(Room::new(2));
+    let mut logs: Vec<_> = (0..2)
+        .map(|_| FlowLog::sharing(compiled(&policy()), config(), Arc::clone(&room)))
+        .collect();
+    let mut windows = Vec::new();
+    let format = Format::default();
+    let at = |seconds: i64| Timestamp::from_secs(seconds);
+    let write = |windows: &[ClosedWindow]| {
+        let mut lines = Vec::new();
+        write_windows(windows, &mut |record| lines.push(format.line(record).to_string()));
+        lines
+    };
+    for (n, log) in logs.iter_mut().enumerate() {
+        log.advance_whole(at(60), &mut |_, window| windows.push(window));
+        let packets = if n == 0 { 2 } else { 1 };
+        for port in 0..packets {
+            let headers = headers(&format!("udp 203.0.113.{n}:{port} -> 10.0.1.10:53"));
+            log.count_event(&event(
+                &headers,
+                61_000_000_000,
+                0,
+                Verdict::pass(PassReason::AllowedTracked),
+            ));
+        }
+        log.advance_whole(at(120), &mut |_, window| windows.push(window));
+    }
+    assert_eq!((room.left(), windows.len()), (0, 2));
+    assert_eq!(
+        write(&windows),
+        [
+            "2 - eni-1 203.0.113.0 10.0.1.10 0 53 17 1 28 61 61 ACCEPT OK",
+            "2 - eni-1 203.0.113.0 10.0.1.10 1 53 17 1 28 61 61 ACCEPT OK",
+            "2 - eni-1 - - - - - - - 60 119 - SKIPDATA",
+            "2 - eni-2 - - - - - - - 60 119 - NODATA",
+        ]
+    );
+    assert_eq!((logs[0].skipped().packets, logs[1].skipped().packets), (0, 1));
+    // Nobody writes the first: its packets are skipped, and its interface says so the next time.
+    logs[0].take_back(&windows[0]);
+    windows.clear();
+    assert_eq!((room.left(), logs[0].skipped().packets), (2, 2));
+    logs[0].finish_whole(at(130), &mut |_, window| windows.push(window));
+    assert_eq!(write(&windows)[0], "2 - eni-1 - - - - - - - 120 130 - SKIPDATA");
 }

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde::{Deserialize, Serialize};
 use sgwall_conntrack::FlowState;
 use sgwall_dataplane::counters::Tally;
+use sgwall_dataplane::flow_log;
 use sgwall_dataplane::{
     Attribution, Config, DropReason, Explanation, FrameInput, PassReason, TrackedFlow,
 };
@@ -20,6 +21,7 @@ use sgwall_rules::model::{Policy, protocol_name};
 
 use crate::filter::Filter;
 use crate::firewall::Firewall;
+use crate::flow_log::{Merger, recorders};
 use crate::open::OpenPort;
 use crate::shared::{Shared, Snapshot};
 
@@ -325,6 +327,46 @@ impl Engine {
             ended += judge.end_flows(places, now, |flow| is_meant(filter, &snapshot.policy, flow));
         });
         ended
+    }
+
+    /// Begins a flow log of every interface. Whoever takes windows from the answer writes them.
+    #[must_use]
+    pub fn start_flow_log(&self, config: &flow_log::Config) -> Merger {
+        let (policy, now) = (Arc::clone(&self.shared.snapshot().policy), self.now());
+        let (recorders, merger) = recorders(&policy, config, self.shared.shards());
+        let mut recorders = recorders.into_iter();
+        self.shared.with_parts(|part, snapshot| {
+            part.recorder = recorders.next();
+            if let Some(recorder) = &mut part.recorder {
+                recorder.set_policy(Arc::clone(&snapshot.policy));
+                recorder.advance(now);
+            }
+        });
+        merger
+    }
+
+    /// Ends the flow log, once the workers have ended: the open window goes to the writer. What
+    /// the log skipped in all.
+    pub fn finish_flow_log(&self) -> Tally {
+        let (now, mut skipped) = (self.now(), Tally::default());
+        self.shared.with_parts(|part, _| {
+            let of_shard = part.recorder.take().map(|recorder| recorder.finish(now));
+            skipped = skipped.plus(of_shard.unwrap_or_default());
+        });
+        skipped
+    }
+
+    /// What is in no record of the flow log, for want of room; `None` where there is no log.
+    #[must_use]
+    pub fn flow_log_skipped(&self) -> Option<Tally> {
+        let mut skipped = None;
+        self.shared.with_parts(|part, _| {
+            if let Some(recorder) = &part.recorder {
+                skipped = Some(skipped.unwrap_or_default())
+                    .map(|sum: Tally| sum.plus(recorder.skipped()));
+            }
+        });
+        skipped
     }
 
     /// What was counted.

@@ -21,7 +21,8 @@ use sgwall_packet::{
 };
 
 use crate::filter::Filter;
-use crate::shared::{Shared, Snapshot};
+use crate::flow_log::Recorder;
+use crate::shared::{Part, Shared, Snapshot};
 use crate::topology::{Behind, side};
 
 /// The packet handler of one worker.
@@ -87,11 +88,16 @@ impl Handler for Firewall {
     fn idle(&mut self, now: Timestamp, out: &mut Output) {
         let snapshot = self.shared.snapshot();
         for shard in (self.worker..self.shared.shards()).step_by(self.shared.workers()) {
-            let Some(mut judge) = self.shared.lock(shard, &snapshot) else { continue };
+            let Some(mut part) = self.shared.lock(shard, &snapshot) else { continue };
+            let Part { judge, recorder } = &mut *part;
+            if let Some(recorder) = recorder {
+                recorder.advance(now);
+            }
             let watching = self.shared.tracer.watching();
             let mut courier = Courier {
                 shared: &self.shared,
                 snapshot: &snapshot,
+                recorder: recorder.as_mut(),
                 watching: watching.as_deref(),
                 fragments: &mut self.fragments,
                 cut_to: None,
@@ -118,20 +124,25 @@ impl Firewall {
             self.work.push(sight.look(frames, frame));
         }
         let watching = self.shared.tracer.watching();
-        let mut courier = Courier {
-            shared: &self.shared,
-            snapshot: &snapshot,
-            watching: watching.as_deref(),
-            fragments: &mut self.fragments,
-            cut_to: None,
-            out,
-        };
         for shard in 0..self.shared.shards() {
             let mut of_shard = self.work.iter().filter(|work| work.shard == shard).peekable();
             if of_shard.peek().is_none() {
                 continue;
             }
-            let Some(mut judge) = self.shared.lock(shard, &snapshot) else { return false };
+            let Some(mut part) = self.shared.lock(shard, &snapshot) else { return false };
+            let Part { judge, recorder } = &mut *part;
+            if let Some(recorder) = recorder {
+                recorder.advance(now);
+            }
+            let mut courier = Courier {
+                shared: &self.shared,
+                snapshot: &snapshot,
+                recorder: recorder.as_mut(),
+                watching: watching.as_deref(),
+                fragments: &mut self.fragments,
+                cut_to: None,
+                out: &mut *out,
+            };
             judge.advance(now, &mut |event| courier.deliver(&event, None));
             for work in of_shard {
                 self.token += 1;
@@ -141,7 +152,7 @@ impl Firewall {
                     bytes: frames.bytes(work.frame),
                     header: frames.header(work.frame),
                 };
-                courier.judge(&mut judge, &work.what, &current, now);
+                courier.judge(judge, &work.what, &current, now);
                 self.done[work.frame] = true;
             }
         }
@@ -303,6 +314,8 @@ struct Current<'a> {
 struct Courier<'a> {
     shared: &'a Shared,
     snapshot: &'a Snapshot,
+    /// Of the shard in hand.
+    recorder: Option<&'a mut Recorder>,
     watching: Option<&'a Filter>,
     /// Fragments of a frame that is still to be judged by the interface it is for.
     fragments: &'a mut Vec<Vec<u8>>,
@@ -333,7 +346,7 @@ impl Courier<'_> {
             }
             What::Decided { verdict, side } => {
                 judge.judge_unparsed(frame, *verdict, *side, &mut |event| {
-                    self.trace(&event);
+                    self.note(&event);
                 });
             }
             What::ToMany { headers, from } => {
@@ -345,7 +358,7 @@ impl Courier<'_> {
 
     /// What one side, or the way between two, says of a frame.
     fn deliver(&mut self, event: &Event<'_>, current: Option<&Current<'_>>) {
-        self.trace(event);
+        self.note(event);
         let Judgement::Verdict(verdict) = event.judgement else { return };
         let Some((interface, direction)) = event.side else { return };
         let target = match direction {
@@ -445,7 +458,7 @@ impl Courier<'_> {
             if is_false {
                 let verdict = Verdict::drop(DropReason::NeighbourInvalid);
                 let side = Some((receiver, Direction::Ingress));
-                judge.judge_unparsed(frame, verdict, side, &mut |event| self.trace(&event));
+                judge.judge_unparsed(frame, verdict, side, &mut |event| self.note(&event));
                 continue;
             }
             let sides = Sides { ingress: Some(side(receiver)), ..Sides::default() };
@@ -466,7 +479,7 @@ impl Courier<'_> {
     ) {
         let Snapshot { policy, topology, .. } = self.snapshot;
         let mut tell = |courier: &mut Self, verdict, side| {
-            judge.judge_unparsed(frame, verdict, Some(side), &mut |event| courier.trace(&event));
+            judge.judge_unparsed(frame, verdict, Some(side), &mut |event| courier.note(&event));
         };
         let sender = from.and_then(|sender| policy.interfaces().get(sender).map(|i| (sender, i)));
         if let Some((index, interface)) = sender {
@@ -480,7 +493,7 @@ impl Courier<'_> {
         let Ok(arp) = Arp::parse(frame.data) else {
             // From the network: no interface is concerned.
             let verdict = Verdict::drop(DropReason::ArpInvalid);
-            judge.judge_unparsed(frame, verdict, None, &mut |event| self.trace(&event));
+            judge.judge_unparsed(frame, verdict, None, &mut |event| self.note(&event));
             return;
         };
         let target = IpAddr::V4(arp.target);
@@ -505,7 +518,11 @@ impl Courier<'_> {
         }
     }
 
-    fn trace(&self, event: &Event<'_>) {
+    /// Tells whoever keeps account: the flow log, and whoever watches.
+    fn note(&mut self, event: &Event<'_>) {
+        if let Some(recorder) = &mut self.recorder {
+            recorder.count(event);
+        }
         if let Some(filter) = self.watching {
             self.shared.tracer.show(filter, event, self.snapshot.policy.generation());
         }

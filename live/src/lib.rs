@@ -6,6 +6,7 @@
 //! * [`open`] opens devices, [`engine`] runs workers between them and answers for them;
 //! * [`control`] is the socket over which others ask and command;
 //! * [`filter`] says which flows or verdicts somebody means;
+//! * [`flow_log`] counts for the flow log, and hands its windows to whoever writes them;
 //! * [`trace`] shows verdicts to whoever asks, without holding up packets.
 //!
 //! It knows no rules and no protocol: what becomes of a packet is the dataplane's to say. It opens
@@ -15,6 +16,7 @@ pub mod control;
 pub mod engine;
 pub mod filter;
 pub mod firewall;
+pub mod flow_log;
 pub mod open;
 pub mod shared;
 pub mod topology;

@@ -22,6 +22,7 @@ use sgwall_dataplane::{Attribution, Config, Judge, Pipeline};
 use sgwall_rules::compile::{CompiledPolicy, Generation};
 use sgwall_rules::model::Policy;
 
+use crate::flow_log::Recorder;
 use crate::topology::{LearnedMacs, Port, Topology};
 use crate::trace::Tracer;
 
@@ -68,7 +69,15 @@ const SHARDS_PER_WORKER: usize = 8;
 /// A part of all flows, on cache lines of its own.
 #[derive(Debug)]
 #[repr(align(128))]
-struct Shard(Mutex<Judge>);
+struct Shard(Mutex<Part>);
+
+/// What a shard's lock guards.
+#[derive(Debug)]
+pub(crate) struct Part {
+    pub(crate) judge: Judge,
+    /// What it counts for the flow log, if there is one.
+    pub(crate) recorder: Option<Recorder>,
+}
 
 impl Shared {
     /// A firewall of `workers` workers without any flow. `config` is that of all shards together.
@@ -81,7 +90,8 @@ impl Shared {
         let shard = |_| {
             let (policy, allowance) = (Arc::clone(&snapshot.policy), Arc::clone(&allowance));
             let pipeline = Pipeline::sharing(policy, config, allowance);
-            Shard(Mutex::new(Judge::new(pipeline, Attribution::default())))
+            let judge = Judge::new(pipeline, Attribution::default());
+            Shard(Mutex::new(Part { judge, recorder: None }))
         };
         let [a, b, c, d] = config.hash_seed;
         Shared {
@@ -136,16 +146,20 @@ impl Shared {
     /// # Panics
     /// If a worker has panicked with the shard in hand: what it holds cannot be trusted, and a
     /// firewall that cannot trust its state must not pass anything.
-    pub(crate) fn lock(&self, shard: usize, snapshot: &Snapshot) -> Option<MutexGuard<'_, Judge>> {
-        let mut judge = match self.shards[shard].0.lock() {
-            Ok(judge) => judge,
+    pub(crate) fn lock(&self, shard: usize, snapshot: &Snapshot) -> Option<MutexGuard<'_, Part>> {
+        let mut part = match self.shards[shard].0.lock() {
+            Ok(part) => part,
             Err(_) => panic!("another thread failed with this part of the flow table in hand"),
         };
-        let (has, wanted) = (judge.pipeline().policy().generation(), snapshot.policy.generation());
+        let (has, wanted) =
+            (part.judge.pipeline().policy().generation(), snapshot.policy.generation());
         if has < wanted {
-            judge.set_policy(Arc::clone(&snapshot.policy), Attribution::default());
+            part.judge.set_policy(Arc::clone(&snapshot.policy), Attribution::default());
+            if let Some(recorder) = &mut part.recorder {
+                recorder.set_policy(Arc::clone(&snapshot.policy));
+            }
         }
-        (has <= wanted).then_some(judge)
+        (has <= wanted).then_some(part)
     }
 
     /// Works with each shard in turn, under the policy in force.
@@ -153,8 +167,13 @@ impl Shared {
     /// # Panics
     /// If a worker has panicked with a shard in hand.
     pub fn with_shards(&self, mut work: impl FnMut(&mut Judge, &Snapshot)) {
+        self.with_parts(|part, snapshot| work(&mut part.judge, snapshot));
+    }
+
+    /// As [`Self::with_shards`], flow logs included.
+    pub(crate) fn with_parts(&self, mut work: impl FnMut(&mut Part, &Snapshot)) {
         for shard in 0..self.shards.len() {
-            self.with_shard(shard, &mut work);
+            self.with_part(shard, &mut work);
         }
     }
 
@@ -167,9 +186,9 @@ impl Shared {
         for shard in 0..self.shards.len() {
             let mut places = 0..PLACES;
             loop {
-                let all = self.with_shard(shard, |judge, snapshot| {
-                    work(judge, places.clone(), snapshot);
-                    judge.pipeline().connections().places()
+                let all = self.with_part(shard, |part, snapshot| {
+                    work(&mut part.judge, places.clone(), snapshot);
+                    part.judge.pipeline().connections().places()
                 });
                 if places.end >= all {
                     break;
@@ -189,14 +208,14 @@ impl Shared {
         other: IpAddr,
         work: impl FnOnce(&mut Judge, &Snapshot) -> T,
     ) -> T {
-        self.with_shard(self.shard_of(one, other), work)
+        self.with_part(self.shard_of(one, other), |part, snapshot| work(&mut part.judge, snapshot))
     }
 
-    fn with_shard<T>(&self, shard: usize, work: impl FnOnce(&mut Judge, &Snapshot) -> T) -> T {
+    fn with_part<T>(&self, shard: usize, work: impl FnOnce(&mut Part, &Snapshot) -> T) -> T {
         loop {
             let snapshot = self.snapshot();
-            if let Some(mut judge) = self.lock(shard, &snapshot) {
-                return work(&mut judge, &snapshot);
+            if let Some(mut part) = self.lock(shard, &snapshot) {
+                return work(&mut part, &snapshot);
             }
         }
     }

@@ -183,7 +183,7 @@ pub(crate) struct TrafficArgs {
 #[derive(Debug, Args)]
 pub(crate) struct FlowLogArgs {
     /// Write a flow log, as Amazon VPC has them, to this file; `-` is standard output (the summary
-    /// then goes to standard error)
+    /// of a replay then goes to standard error)
     #[arg(long = "flow-log", value_name = "FILE|-")]
     pub(crate) path: Option<PathBuf>,
 

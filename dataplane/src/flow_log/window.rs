@@ -1,7 +1,7 @@
 //! The records of the open window, by key, in the order of their first packets.
 //!
 //! A known flow costs one hash and one comparison, and nothing is allocated for it. Closing a
-//! window keeps the memory for the next.
+//! window hands its memory over with the records.
 
 use std::hash::{Hash, Hasher};
 use std::net::IpAddr;
@@ -115,9 +115,19 @@ impl OpenRecords {
         index.insert_unique(hash, place, hash_of);
     }
 
-    /// Takes the records out, in the order of their first packets.
-    pub(super) fn drain(&mut self) -> impl Iterator<Item = OpenRecord> {
+    /// Takes the records out, in the order of their first packets. There is room for as many to
+    /// come.
+    pub(super) fn take(&mut self) -> Vec<OpenRecord> {
         self.index.clear();
-        self.records.drain(..)
+        let next = Vec::with_capacity(self.records.len());
+        std::mem::replace(&mut self.records, next)
+    }
+
+    /// Takes the memory of records that are written.
+    pub(super) fn reuse(&mut self, mut records: Vec<OpenRecord>) {
+        if self.records.is_empty() {
+            records.clear();
+            self.records = records;
+        }
     }
 }

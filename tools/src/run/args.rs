@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use crate::cli::OnReload;
+use crate::cli::{FlowLogArgs, OnReload};
 
 /// Where a firewall is asked, unless it says otherwise.
 pub(crate) const CONTROL: &str = "/run/sgwall.sock";
@@ -21,8 +21,8 @@ Examples:
 A DEVICE is a TAP interface, made if there is none of that name; packet:NAME is any Linux interface
 that exists, a veth or a network card.
 
-Signals: SIGHUP reads the policy again; SIGTERM and SIGINT end the firewall. While it does not run,
-nothing passes.
+Signals: SIGHUP reads the policy again; SIGUSR1 opens the flow log anew; SIGTERM and SIGINT
+end the firewall. While it does not run, nothing passes.
 
 Exit status: 0 ended as told; 1 the firewall failed while running; 2 the command line or the policy \
 is wrong; 3 a device, a socket or a file could not be opened.")]
@@ -79,6 +79,9 @@ pub(crate) struct RunArgs {
     /// Keep the privileges that are not needed any more once the devices are open
     #[arg(long)]
     pub(crate) keep_privileges: bool,
+
+    #[command(flatten)]
+    pub(crate) flow_log: FlowLogArgs,
 }
 
 /// Where the firewall is, for the commands that ask it.

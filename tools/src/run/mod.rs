@@ -6,6 +6,7 @@
 //! status says so.
 
 mod args;
+mod flow_log;
 mod metrics;
 mod privileges;
 
@@ -20,11 +21,12 @@ use sgwall_live::{Engine, OpenOptions, OpenPort, open};
 use sgwall_netio::seed::random_seed;
 use sgwall_netio::worker::{Ended, Workers};
 use sgwall_rules::model::{Policy, Port, PortKind, Vlans};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 use tracing::{error, info, warn};
 
 pub(crate) use args::{AskArgs, CONTROL, ControlArgs, FlowsArgs, FlowsCommand, RunArgs, TraceArgs};
+use flow_log::FlowLogWriter;
 use metrics::Metrics;
 
 use crate::cli::OnReload;
@@ -40,7 +42,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
     let model = policy::load_model(&policy::read(&args.policy)?)?;
     let ports = ports(args, &model)?;
     // Signals wait from here on: one that comes early must not kill a half-made firewall.
-    let signals = Signals::new([SIGHUP, SIGINT, SIGTERM])
+    let signals = Signals::new([SIGHUP, SIGINT, SIGTERM, SIGUSR1])
         .map_err(|e| Failure::Io(format!("cannot receive signals: {e}")))?;
 
     let options = OpenOptions { queues: args.workers.into(), offload: !args.no_offload };
@@ -63,6 +65,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
     };
     let (engine, workers) = Engine::start(opened, model, args.workers.into(), config, on_reload)
         .map_err(|e| Failure::Io(e.to_string()))?;
+    let flow_log = FlowLogWriter::start(&args.flow_log, &engine)?;
     let loader = loader(args.policy.clone());
     let control = Server::serve(listener, &args.control, Arc::clone(&engine), Arc::clone(&loader))
         .map_err(|e| Failure::Io(format!("cannot serve {}: {e}", args.control.display())))?;
@@ -74,10 +77,19 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
 
     info!(workers = args.workers, control = %args.control.display(), "the firewall runs");
     notify(&[sd_notify::NotifyState::Ready]);
-    wait(args, &engine, &workers, &loader, signals);
+    wait(args, &engine, &workers, &loader, signals, flow_log.as_ref());
     notify(&[sd_notify::NotifyState::Stopping]);
     drop((control, metrics));
-    let result = end(workers.join());
+    let ended = workers.join();
+    let has_panicked = ended.iter().any(|worker| worker.handler.is_none());
+    let result = end(ended);
+    if has_panicked {
+        // The state that it left cannot be trusted, and must not be locked again.
+        return result;
+    }
+    if let Some(flow_log) = flow_log {
+        flow_log.finish(&engine);
+    }
     let stats = engine.stats();
     let sum = |verdict: &str| -> u64 {
         stats.reasons.iter().filter(|of| of.verdict == verdict).map(|of| of.packets).sum()
@@ -172,6 +184,7 @@ fn wait(
     workers: &Workers<sgwall_live::Firewall>,
     loader: &Arc<Loader>,
     mut signals: Signals,
+    flow_log: Option<&FlowLogWriter>,
 ) {
     let (sender, received) = mpsc::channel();
     let handle = signals.handle();
@@ -187,6 +200,11 @@ fn wait(
     loop {
         match received.recv_timeout(Duration::from_millis(100)) {
             Ok(SIGHUP) => reload(engine, loader),
+            Ok(SIGUSR1) => {
+                if let Some(flow_log) = flow_log {
+                    flow_log.reopen();
+                }
+            }
             Ok(signal) => {
                 info!(signal = signal_hook::low_level::signal_name(signal), "told to end");
                 break;
