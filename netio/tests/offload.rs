@@ -306,6 +306,27 @@ fn a_checksum_of_zero_is_written_as_ones() {
     assert!(found.is_some(), "no payload sums to zero");
 }
 
+/// TCP knows no "none": a sender writes the zero that it computes, and so do we for it.
+#[test]
+fn a_tcp_checksum_of_zero_stays_zero() {
+    let (src, dst) = addresses(false);
+    let build = |word: u16| {
+        let fields = TcpFields { flags: TcpFlags::ACK, ..TcpFields::default() };
+        let tcp = build::tcp(src, dst, &fields, &word.to_be_bytes());
+        build::ethernet(&build::ip(src, dst, 6, IpFields::default(), &tcp))
+    };
+    let at = ETHERNET + 20 + 16;
+    let frame = (0..=u16::MAX).map(build).find(|frame| frame[at..at + 2] == [0, 0]);
+    let whole = frame.expect("a payload that sums to zero");
+    let (mut partial, checksum) = with_partial_checksum(whole.clone());
+    let segmentation = Segmentation { kind: SegmentKind::TcpV4, size: 9, ecn: false };
+    let header = VnetHeader { checksum: Some(checksum), segmentation: Some(segmentation) };
+    assert_eq!(segments_of(&partial, &header), [whole.clone()]);
+    let mut header = VnetHeader { checksum: Some(checksum), segmentation: None };
+    complete_checksum(&mut partial, &mut header).expect("inside");
+    assert_eq!(partial, whole);
+}
+
 #[test]
 fn features_say_what_may_be_left() {
     let (_, tcp) = tcp_frame(10);

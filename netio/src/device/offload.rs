@@ -11,6 +11,8 @@ use super::vnet::{OffloadError, PartialChecksum, SegmentKind, SuperFrame, VnetHe
 
 const FIN_AND_PSH: u8 = 0x01 | 0x08;
 const CWR: u8 = 0x80;
+/// Where the checksum stands in a UDP header, bytes, and in that of no other protocol.
+const UDP_CHECKSUM: u16 = 6;
 
 /// Completes the checksum that `header` says is only begun, and clears it from the header.
 ///
@@ -23,7 +25,8 @@ pub fn complete_checksum(frame: &mut [u8], header: &mut VnetHeader) -> Result<()
     let sum = frame.get(begin..).map(|covered| fold(sum(covered))).ok_or(outside)?;
     let at = begin + usize::from(offset);
     let field = frame.get_mut(at..at + 2).ok_or(outside)?;
-    field.copy_from_slice(&not_zero(!sum).to_be_bytes());
+    let sum = if offset == UDP_CHECKSUM { not_zero(!sum) } else { !sum };
+    field.copy_from_slice(&sum.to_be_bytes());
     header.checksum = None;
     Ok(())
 }
@@ -129,7 +132,8 @@ impl<'a> Segments<'a> {
         let addresses = if is_ipv6 { ip + 8..ip + 40 } else { ip + 12..ip + 20 };
         let pseudo = sum(&out[addresses]) + u64::from(protocol) + (len - transport) as u64;
         let whole = fold(sum(&out[transport..]) + u64::from(fold(pseudo)));
-        put(out, checksum, not_zero(!whole));
+        let is_udp = segmentation.kind == SegmentKind::Udp;
+        put(out, checksum, if is_udp { not_zero(!whole) } else { !whole });
     }
 
     /// The payload of segment `n`.
@@ -154,7 +158,8 @@ fn put(bytes: &mut [u8], at: usize, value: u16) {
     bytes[at..at + 2].copy_from_slice(&value.to_be_bytes());
 }
 
-/// A checksum of zero means "none" to UDP; its other form means the same number to all.
+/// A checksum of zero means "none" to UDP, which writes the other form of the number (RFC 768). To
+/// TCP it means zero.
 const fn not_zero(checksum: u16) -> u16 {
     if checksum == 0 { 0xffff } else { checksum }
 }
