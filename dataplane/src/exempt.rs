@@ -60,6 +60,29 @@ fn exempt_by_default(
     is_exempt.then_some((traffic, PassReason::VpcService))
 }
 
+/// Whether a fragment may belong to what a DHCP client asks of every server: only the first of a
+/// datagram shows the ports.
+#[must_use]
+pub(crate) fn may_ask_dhcp(
+    policy: &CompiledPolicy,
+    direction: Direction,
+    headers: &Headers,
+) -> bool {
+    headers.fragment.is_some()
+        && headers.protocol == protocol::UDP
+        && direction == Direction::Egress
+        && asks_every_server(&headers.dst)
+        && policy.exempt().contains(ExemptTraffic::Dhcp)
+}
+
+/// Where DHCP clients ask who there is: by broadcast and at `ff02::1:2`.
+fn asks_every_server(dst: &IpAddr) -> bool {
+    match dst {
+        IpAddr::V4(a) => a.is_broadcast(),
+        IpAddr::V6(a) => a.segments() == [0xff02, 0, 0, 0, 0, 0, 1, 2],
+    }
+}
+
 /// RFC 4861: types 133-137, code 0, hop limit 255 (so never forwarded by a router), whole.
 fn is_neighbour_discovery(headers: &Headers) -> bool {
     headers.is_ipv6()
@@ -69,16 +92,10 @@ fn is_neighbour_discovery(headers: &Headers) -> bool {
         && matches!(headers.transport, Transport::Icmp(i) if (133..=137).contains(&i.kind) && i.code == 0)
 }
 
-/// The DHCP server of a VPC is its router; clients also ask by broadcast, multicast
-/// (`ff02::1:2`) and, for IPv6, link-local addresses.
+/// The DHCP server of a VPC is its router; clients also ask every server and, for IPv6, link-local
+/// addresses.
 fn is_dhcp_peer(remote: &IpAddr, service: Option<Service>, direction: Direction) -> bool {
-    let asks_all = direction == Direction::Egress;
     service == Some(Service::Router)
-        || match remote {
-            IpAddr::V4(a) => asks_all && a.is_broadcast(),
-            IpAddr::V6(a) => {
-                a.is_unicast_link_local()
-                    || (asks_all && a.segments() == [0xff02, 0, 0, 0, 0, 0, 1, 2])
-            }
-        }
+        || (direction == Direction::Egress && asks_every_server(remote))
+        || matches!(remote, IpAddr::V6(a) if a.is_unicast_link_local())
 }

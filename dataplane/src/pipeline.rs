@@ -22,7 +22,7 @@ use sgwall_rules::compile::{
 use sgwall_rules::model::{AclAction, RouteTarget, Timeouts};
 
 use crate::counters::Counters;
-use crate::exempt::exempt;
+use crate::exempt::{exempt, may_ask_dhcp};
 use crate::fragment::{DatagramKey, FragmentTable, Held};
 use crate::path_mtu::{Fit, RateLimit, fit};
 use crate::verdict::{DropReason, FlowState, Outcome, PassReason, Verdict};
@@ -266,7 +266,7 @@ impl State {
         packet: &PacketContext<'_>,
     ) -> Verdict {
         if let Some(verdict) = before_fragments(policy, interface, packet) {
-            return match self.exempt_datagram(packet, &verdict) {
+            return match self.exempt_datagram(policy, packet, &verdict) {
                 Some((key, info)) => note_exempt(&mut self.fragments, key, packet, info, verdict),
                 None => verdict,
             };
@@ -296,7 +296,7 @@ impl State {
         opened: isize,
     ) -> (Verdict, Effect) {
         if let Some(verdict) = before_fragments(policy, interface, packet) {
-            let verdict = match self.exempt_datagram(packet, &verdict) {
+            let verdict = match self.exempt_datagram(policy, packet, &verdict) {
                 Some((key, info)) => {
                     note_exempt(&mut self.fragments.clone(), key, packet, info, verdict)
                 }
@@ -323,13 +323,16 @@ impl State {
     }
 
     /// The datagram whose first fragment is exempt, unless its address alone made it so: later
-    /// fragments do not show the port, so they must follow.
+    /// fragments do not show the port, so they must follow. Those that may ask for DHCP follow a
+    /// first that turns out not to, too.
     fn exempt_datagram(
         &self,
+        policy: &CompiledPolicy,
         packet: &PacketContext<'_>,
         verdict: &Verdict,
     ) -> Option<(DatagramKey, FragmentInfo)> {
-        let follows = verdict.is_pass() && verdict.outcome != Outcome::Pass(PassReason::Router);
+        let is_exempt = verdict.is_pass() && verdict.outcome != Outcome::Pass(PassReason::Router);
+        let follows = is_exempt || may_ask_dhcp(policy, packet.direction, packet.headers);
         let info = packet.headers.fragment.filter(|_| follows)?;
         Some((self.datagram(packet, info), info))
     }
@@ -482,7 +485,10 @@ fn before_fragments(
     interface: &CompiledInterface,
     packet: &PacketContext<'_>,
 ) -> Option<Verdict> {
-    if let Some(reason) = exempt_here(policy, interface, packet) {
+    if follows_dhcp(policy, packet) {
+        return None;
+    }
+    if let Some(reason) = passes_exempt(policy, interface, packet) {
         return Some(Verdict::pass(reason));
     }
     if is_unsupported(interface, packet.headers) {
@@ -493,17 +499,22 @@ fn before_fragments(
     fails.then_some(Verdict::drop(DropReason::SrcDstCheck))
 }
 
-/// Why the packet is exempt. The VPC's services serve the interface's own addresses: the check
-/// comes before them (SEMANTICS 9.1, 9.2). Only who has no address yet may ask without one, by DHCP
-/// and neighbour discovery.
-pub(crate) fn exempt_here(
+/// Why a packet is exempt, if it is. The VPC's services answer an interface at its own addresses
+/// alone (SEMANTICS 9.1, 9.2); who asks for an address by DHCP, or whether one is taken, has none.
+pub(crate) fn passes_exempt(
     policy: &CompiledPolicy,
     interface: &CompiledInterface,
     packet: &PacketContext<'_>,
 ) -> Option<PassReason> {
     let reason = exempt(policy, interface, packet.direction, packet.headers)?;
-    let needs_none = matches!(reason, PassReason::Dhcp | PassReason::NeighbourDiscovery);
-    (needs_none || !fails_address_check(interface, packet)).then_some(reason)
+    let is_checked = matches!(reason, PassReason::VpcService | PassReason::Router);
+    (!is_checked || !fails_address_check(interface, packet)).then_some(reason)
+}
+
+/// Whether only the first fragment can tell if the packet, a later one, is DHCP to every server.
+pub(crate) fn follows_dhcp(policy: &CompiledPolicy, packet: &PacketContext<'_>) -> bool {
+    packet.headers.transport == Transport::LaterFragment
+        && may_ask_dhcp(policy, packet.direction, packet.headers)
 }
 
 /// Keeps the verdict on the first fragment of an exempt datagram.

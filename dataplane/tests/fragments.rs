@@ -6,7 +6,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use sgwall_dataplane::{Attribution, Config, FrameInput, Judge, Judgement, Pipeline};
 use sgwall_packet::build::{self, IpFields, TcpFields};
-use sgwall_packet::{FragmentInfo, LinkType, PacketSpec, TcpFlags, Timestamp};
+use sgwall_packet::{Direction, FragmentInfo, LinkType, PacketSpec, TcpFlags, Timestamp};
 use sgwall_rules::compile::{CompiledPolicy, Generation};
 use sgwall_rules::load::{Input, load};
 
@@ -340,6 +340,37 @@ fn fragments_of_exempt_datagrams_follow_too() {
             ("udp 10.0.1.1:8 -> 10.0.1.10:9 len=64 frag=1:0+", &["vpc-router"]),
         ],
     );
+}
+
+/// Who asks every DHCP server sends to an address that a VPC carries nothing else to. Whether a
+/// later fragment is DHCP only the first can tell, so it waits for it, from whatever address.
+#[test]
+fn fragments_of_a_dhcp_broadcast_follow_too() {
+    let check = |lines: &[(&str, &[&str])]| {
+        let attribution = Attribution {
+            only: Some(vec![0]),
+            direction: Some(Direction::Egress),
+            ..Attribution::default()
+        };
+        let config = Config { max_flows: 10, hash_seed: [1, 2, 3, 4] };
+        check(&mut Judge::new(Pipeline::new(compile(POLICY), config), attribution), lines);
+    };
+    for (source, all, ports) in
+        [("0.0.0.0", "255.255.255.255", [68, 67]), ("[fe80::1]", "[ff02::1:2]", [546, 547])]
+    {
+        let packet =
+            |port, fragment: &str| format!("udp {source}:{} -> {all}:{port} {fragment}", ports[0]);
+        let first = &packet(ports[1], "len=64 frag=1:0+");
+        let later = &packet(ports[1], "len=8 frag=1:72");
+        check(&[(first, &["dhcp"]), (later, &[FOLLOWS])]);
+        check(&[(later, &[]), (first, &["dhcp", FOLLOWS])]);
+        let other = &packet(9, "len=64 frag=1:0+");
+        check(&[(other, &["l2l3-unsupported"]), (later, &[FOLLOWS])]);
+        check(&[(later, &[]), (other, &["l2l3-unsupported", FOLLOWS])]);
+    }
+    // To other groups and of other protocols nothing can be DHCP: nothing waits.
+    check(&[("udp 10.0.1.10:68 -> 224.0.0.1:67 len=8 frag=1:72", &["l2l3-unsupported"])]);
+    check(&[("tcp 10.0.1.10:68 -> 255.255.255.255:67 len=8 frag=1:72", &["l2l3-unsupported"])]);
 }
 
 /// A datagram cut into pieces, in some order: who, protocol, destination port, pieces.

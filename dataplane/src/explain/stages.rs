@@ -14,8 +14,8 @@ use super::{Explainer, FlowFacts, PathFacts, StageFacts, StageOutcome, words};
 use crate::exempt::exempt;
 use crate::path_mtu::{Fit, Path, fit};
 use crate::pipeline::{
-    Effect, PacketContext, exempt_here, fails_address_check, is_direct, is_unsupported,
-    network_acl, remote, stays_inside,
+    Effect, PacketContext, fails_address_check, follows_dhcp, is_direct, is_unsupported,
+    network_acl, passes_exempt, remote, stays_inside,
 };
 use crate::verdict::{DropReason, Outcome, Stage, Verdict};
 
@@ -192,7 +192,11 @@ impl Way<'_> {
     /// Exempt traffic, and what a VPC does not carry.
     fn exempt(&self) -> StageFacts {
         let (policy, headers) = (self.explainer.compiled, self.packet.headers);
-        if let Some(reason) = exempt_here(policy, self.interface, self.packet) {
+        if follows_dhcp(policy, self.packet) {
+            let text = "only its first fragment can tell whether it is DHCP";
+            return facts("exempt", StageOutcome::Passed, text);
+        }
+        if let Some(reason) = passes_exempt(policy, self.interface, self.packet) {
             // A fragment of exempt traffic may still contradict its datagram.
             let outcome = match self.verdict.stage() {
                 Stage::Fragment => StageOutcome::Passed,
@@ -205,9 +209,10 @@ impl Way<'_> {
             return facts("interface", StageOutcome::Dropped, text);
         }
         let far = remote(self.packet);
+        let is_foreign = exempt(policy, self.interface, self.packet.direction, headers).is_some();
         let text = match self.interface.service_address(far) {
-            Some(_) if exempt(policy, self.interface, self.packet.direction, headers).is_some() => {
-                format!("{far} is a service of the VPC, for the interface's own addresses only")
+            Some(_) if is_foreign => {
+                format!("{far} serves {} at its own addresses alone", self.interface.id)
             }
             Some(Service::Router) => {
                 format!("{far} is the subnet's router, filtered like any other but for DHCP")
@@ -226,7 +231,10 @@ impl Way<'_> {
             Direction::Egress => (self.packet.headers.src, "source"),
         };
         let id = &self.interface.id;
-        let (outcome, text) = if fails_address_check(self.interface, self.packet) {
+        let is_first_asked = follows_dhcp(self.explainer.compiled, self.packet);
+        let (outcome, text) = if is_first_asked {
+            (StageOutcome::NotApplicable, "that of its first fragment counts".to_owned())
+        } else if fails_address_check(self.interface, self.packet) {
             (StageOutcome::Dropped, format!("the {what} {ours} is no address of {id}"))
         } else if self.packet.own_address {
             (StageOutcome::Passed, format!("the {what} {ours} is {id}'s own"))

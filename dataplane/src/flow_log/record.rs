@@ -8,7 +8,7 @@ use sgwall_rules::model::RouteTarget;
 
 use crate::counters::Tally;
 use crate::judge::{Event, Judgement};
-use crate::verdict::{DropReason, Outcome, Stage, Verdict};
+use crate::verdict::{DropReason, Outcome, PassReason, Stage, Verdict};
 
 /// A record of one interface and window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,9 +100,11 @@ impl Action {
     pub(super) const fn of(verdict: &Verdict) -> Option<Action> {
         match (verdict.outcome, verdict.first) {
             // A later fragment is logged if its first is.
-            (Outcome::Drop(DropReason::FragmentFollowsFirst), Some(first)) => {
-                Action::of(&Verdict::of(first.outcome))
-            }
+            (
+                Outcome::Drop(DropReason::FragmentFollowsFirst)
+                | Outcome::Pass(PassReason::FollowsFirst),
+                Some(first),
+            ) => Action::of(&Verdict::of(first.outcome)),
             (Outcome::Hold, _) => None,
             _ => match verdict.stage() {
                 Stage::Parse | Stage::Interface | Stage::Exempt | Stage::PathMtu => None,
@@ -206,7 +208,7 @@ pub(super) const fn traffic_path(target: RouteTarget) -> Option<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::verdict::{FirstFragment, PassReason};
+    use crate::verdict::FirstFragment;
 
     #[test]
     fn what_is_logged_is_decided_by_the_stage() {
@@ -238,5 +240,13 @@ mod tests {
         assert_eq!(after(DropReason::AclDeny), Some(Action::Reject));
         assert_eq!(after(DropReason::MtuExceeded), None);
         assert_eq!(after(DropReason::SrcDstCheck), None);
+        let after = |reason| {
+            let outcome = Outcome::Pass(reason);
+            let first = FirstFragment { outcome, protocol: 17, src_port: 53, dst_port: 2 };
+            let follows = Verdict::pass(PassReason::FollowsFirst);
+            Action::of(&Verdict { first: Some(first), ..follows })
+        };
+        assert_eq!(after(PassReason::Established), Some(Action::Accept));
+        assert_eq!(after(PassReason::VpcService), None);
     }
 }
