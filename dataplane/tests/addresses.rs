@@ -1,0 +1,83 @@
+//! Tracked flows end with the address of their interface (SEMANTICS 7.12).
+
+use std::sync::Arc;
+
+use sgwall_dataplane::{Attribution, Config, FrameInput, Judge, Judgement, Pipeline};
+use sgwall_packet::{LinkType, PacketSpec, Timestamp};
+use sgwall_rules::compile::{CompiledPolicy, Generation};
+use sgwall_rules::load::{Input, load};
+
+const NETWORK: &str = r#"
+version = 1
+vpc = [{ id = "vpc", cidrs = ["10.0.0.0/16"] }]
+subnet = [{ id = "s1", vpc = "vpc", cidrs = ["10.0.1.0/24"] }]
+security_group = [{ id = "sg-1", vpc = "vpc", ingress = [], egress = [{ protocol = "udp", cidr = "203.0.113.0/24" }] }]
+"#;
+
+/// A policy of interfaces with their addresses.
+fn policy(interfaces: &[(&str, &str)]) -> Arc<CompiledPolicy> {
+    let mut text = NETWORK.to_owned();
+    for (id, addresses) in interfaces {
+        text += &format!(
+            "[[interface]]\nid = \"{id}\"\nsubnet = \"s1\"\naddresses = [{addresses}]\n\
+             security_groups = [\"sg-1\"]\n"
+        );
+    }
+    let input = Input { name: "policy".into(), bytes: text.as_bytes() };
+    let loaded = load(&[input]).unwrap_or_else(|e| panic!("{e:?}"));
+    Arc::new(CompiledPolicy::compile(&loaded.policy, Generation(0)))
+}
+
+fn reason(judge: &mut Judge, seconds: i64, line: &str) -> &'static str {
+    let packet: PacketSpec = line.parse().unwrap();
+    let data = packet.to_frame();
+    let frame = FrameInput {
+        token: 1,
+        link: Some(LinkType::Ethernet),
+        data: &data,
+        wire_len: data.len() as u32,
+        time: Timestamp::from_nanos(seconds * 1_000_000_000),
+        decimals: 3,
+        recorded: None,
+    };
+    let mut reason = "";
+    judge.judge(frame, &mut |event| {
+        reason = match event.judgement {
+            Judgement::Verdict(verdict) => verdict.reason(),
+            Judgement::Skip(skipped) => skipped.as_str(),
+        };
+    });
+    reason
+}
+
+const OUT: &str = "udp 10.0.1.10:4000 -> 203.0.113.1:53";
+const BACK: &str = "udp 203.0.113.1:53 -> 10.0.1.10:4000";
+
+/// Changes the policy by way of `meanwhile`; what an answer gets then, and how many flows are left.
+fn after(first: &[(&str, &str)], meanwhile: &[&[(&str, &str)]]) -> (&'static str, usize) {
+    let config = Config { max_flows: 10, hash_seed: [1, 2, 3, 4] };
+    let mut judge = Judge::new(Pipeline::new(policy(first), config), Attribution::default());
+    assert_eq!(reason(&mut judge, 0, OUT), "allowed-tracked");
+    assert_eq!(reason(&mut judge, 0, "udp 10.0.1.11:1 -> 203.0.113.1:1"), "allowed-tracked");
+    for interfaces in meanwhile {
+        judge.set_policy(policy(interfaces), Attribution::default());
+    }
+    let found = reason(&mut judge, 1, BACK);
+    let now = Timestamp::from_nanos(1_000_000_000);
+    (found, judge.pipeline().connections().iter(now).count())
+}
+
+#[test]
+fn flows_end_with_their_address() {
+    let both = "\"10.0.1.10\", \"10.0.1.11\"";
+    let (one, other) = ("\"10.0.1.10\"", "\"10.0.1.11\"");
+    // Nothing that concerns the addresses has changed.
+    assert_eq!(after(&[("a", both)], &[&[("a", both)]]), ("reply", 2));
+    assert_eq!(after(&[("a", both)], &[&[("b", "\"10.0.1.9\""), ("a", both)]]), ("reply", 2));
+    // Unassigned, and assigned again.
+    assert_eq!(after(&[("a", both)], &[&[("a", other)], &[("a", both)]]), ("no-rule", 1));
+    // Moved to another interface, which does not take the flow over.
+    assert_eq!(after(&[("a", both)], &[&[("a", other), ("b", one)]]), ("no-rule", 1));
+    // The interface deleted, or detached and attached again under the same id.
+    assert_eq!(after(&[("a", both)], &[&[], &[("a", both)]]), ("no-rule", 0));
+}
