@@ -60,18 +60,21 @@ fn exempt_by_default(
     is_exempt.then_some((traffic, PassReason::VpcService))
 }
 
-/// Whether a fragment may belong to what a DHCP client asks of every server: only the first of a
-/// datagram shows the ports.
+/// Whether a fragment may belong to a DHCP datagram: only the first shows the ports.
 #[must_use]
-pub(crate) fn may_ask_dhcp(
+pub(crate) fn may_be_dhcp(
     policy: &CompiledPolicy,
+    interface: &CompiledInterface,
     direction: Direction,
     headers: &Headers,
 ) -> bool {
+    let remote = match direction {
+        Direction::Ingress => headers.src,
+        Direction::Egress => headers.dst,
+    };
     headers.fragment.is_some()
         && headers.protocol == protocol::UDP
-        && direction == Direction::Egress
-        && asks_every_server(&headers.dst)
+        && is_dhcp_peer(&remote, interface.service_address(&remote), direction)
         && policy.exempt().contains(ExemptTraffic::Dhcp)
 }
 

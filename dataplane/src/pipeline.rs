@@ -4,6 +4,7 @@
 //! and virtual reassembly are its own. Time comes with each packet and may step back.
 
 mod flows;
+mod unfiltered;
 
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
@@ -22,12 +23,13 @@ use sgwall_rules::compile::{
 use sgwall_rules::model::{AclAction, RouteTarget, Timeouts};
 
 use crate::counters::Counters;
-use crate::exempt::{exempt, may_ask_dhcp};
 use crate::fragment::{DatagramKey, FragmentTable, Held};
 use crate::path_mtu::{Fit, RateLimit, fit};
 use crate::verdict::{DropReason, FlowState, Outcome, PassReason, Verdict};
 
 pub use flows::TrackedFlow;
+use unfiltered::{before_fragments, is_dhcp_to_all, note_exempt};
+pub(crate) use unfiltered::{follows_dhcp, is_unsupported, passes_exempt};
 
 /// Entries looked at for expiry each time that [`Pipeline::advance`] is called.
 const EXPIRY_BUDGET: usize = 64;
@@ -266,7 +268,7 @@ impl State {
         packet: &PacketContext<'_>,
     ) -> Verdict {
         if let Some(verdict) = before_fragments(policy, interface, packet) {
-            return match self.exempt_datagram(policy, packet, &verdict) {
+            return match self.exempt_datagram(policy, interface, packet, &verdict) {
                 Some((key, info)) => note_exempt(&mut self.fragments, key, packet, info, verdict),
                 None => verdict,
             };
@@ -296,7 +298,7 @@ impl State {
         opened: isize,
     ) -> (Verdict, Effect) {
         if let Some(verdict) = before_fragments(policy, interface, packet) {
-            let verdict = match self.exempt_datagram(policy, packet, &verdict) {
+            let verdict = match self.exempt_datagram(policy, interface, packet, &verdict) {
                 Some((key, info)) => {
                     note_exempt(&mut self.fragments.clone(), key, packet, info, verdict)
                 }
@@ -323,16 +325,17 @@ impl State {
     }
 
     /// The datagram whose first fragment is exempt, unless its address alone made it so: later
-    /// fragments do not show the port, so they must follow. Those that may ask for DHCP follow a
-    /// first that turns out not to, too.
+    /// fragments do not show the port, so they must follow. Those that wait to see whether it is
+    /// DHCP follow a first that is not, too.
     fn exempt_datagram(
         &self,
         policy: &CompiledPolicy,
+        interface: &CompiledInterface,
         packet: &PacketContext<'_>,
         verdict: &Verdict,
     ) -> Option<(DatagramKey, FragmentInfo)> {
         let is_exempt = verdict.is_pass() && verdict.outcome != Outcome::Pass(PassReason::Router);
-        let follows = is_exempt || may_ask_dhcp(policy, packet.direction, packet.headers);
+        let follows = is_exempt || is_dhcp_to_all(policy, interface, packet);
         let info = packet.headers.fragment.filter(|_| follows)?;
         Some((self.datagram(packet, info), info))
     }
@@ -476,60 +479,6 @@ impl State {
 
 const fn table_config(config: Config) -> sgwall_conntrack::Config {
     sgwall_conntrack::Config { max_entries: config.max_flows, hash_seed: config.hash_seed }
-}
-
-/// What is settled before fragments are looked at: exempt traffic, what a VPC does not carry, and
-/// on the way out the address check.
-fn before_fragments(
-    policy: &CompiledPolicy,
-    interface: &CompiledInterface,
-    packet: &PacketContext<'_>,
-) -> Option<Verdict> {
-    if follows_dhcp(policy, packet) {
-        return None;
-    }
-    if let Some(reason) = passes_exempt(policy, interface, packet) {
-        return Some(Verdict::pass(reason));
-    }
-    if is_unsupported(interface, packet.headers) {
-        return Some(Verdict::drop(DropReason::Unsupported));
-    }
-    // Out of the interface the address is checked first, into it after the network ACL.
-    let fails = packet.direction == Direction::Egress && fails_address_check(interface, packet);
-    fails.then_some(Verdict::drop(DropReason::SrcDstCheck))
-}
-
-/// Why a packet is exempt, if it is. The VPC's services answer an interface at its own addresses
-/// alone (SEMANTICS 9.1, 9.2); who asks for an address by DHCP, or whether one is taken, has none.
-pub(crate) fn passes_exempt(
-    policy: &CompiledPolicy,
-    interface: &CompiledInterface,
-    packet: &PacketContext<'_>,
-) -> Option<PassReason> {
-    let reason = exempt(policy, interface, packet.direction, packet.headers)?;
-    let is_checked = matches!(reason, PassReason::VpcService | PassReason::Router);
-    (!is_checked || !fails_address_check(interface, packet)).then_some(reason)
-}
-
-/// Whether only the first fragment can tell if the packet, a later one, is DHCP to every server.
-pub(crate) fn follows_dhcp(policy: &CompiledPolicy, packet: &PacketContext<'_>) -> bool {
-    packet.headers.transport == Transport::LaterFragment
-        && may_ask_dhcp(policy, packet.direction, packet.headers)
-}
-
-/// Keeps the verdict on the first fragment of an exempt datagram.
-fn note_exempt(
-    fragments: &mut FragmentTable,
-    key: DatagramKey,
-    packet: &PacketContext<'_>,
-    info: FragmentInfo,
-    verdict: Verdict,
-) -> Verdict {
-    if let Err(reason) = fragments.first(key, packet.headers, info, packet.now) {
-        return Verdict::drop(reason);
-    }
-    fragments.decide(key, packet.headers, verdict, packet.now);
-    verdict
 }
 
 /// A fragment after the first: it must fit its path, and then takes the verdict of the first.
@@ -709,15 +658,6 @@ fn is_untracked(
             && back.lookup(remote, protocol, src_port).is_some_and(|m| m.any_peer)
     };
     forward_view || (!is_opening_syn && reverse_view())
-}
-
-/// Broadcast and multicast, which a VPC does not carry (SEMANTICS 2.9).
-pub(crate) fn is_unsupported(interface: &CompiledInterface, headers: &Headers) -> bool {
-    let is_broadcast = |addr: &IpAddr| match addr {
-        IpAddr::V4(v4) => v4.is_broadcast() || interface.is_subnet_broadcast(v4),
-        IpAddr::V6(_) => false,
-    };
-    headers.dst.is_multicast() || headers.src.is_multicast() || is_broadcast(&headers.dst)
 }
 
 /// The addresses that interfaces of `old` have no longer in `new`.

@@ -342,35 +342,42 @@ fn fragments_of_exempt_datagrams_follow_too() {
     );
 }
 
-/// Who asks every DHCP server sends to an address that a VPC carries nothing else to. Whether a
-/// later fragment is DHCP only the first can tell, so it waits for it, from whatever address.
+/// DHCP goes by broadcast and multicast too, which a VPC carries nothing else by. Whether a later
+/// fragment is DHCP only the first can tell, so it waits for it, from whatever address.
 #[test]
 fn fragments_of_a_dhcp_broadcast_follow_too() {
-    let check = |lines: &[(&str, &[&str])]| {
+    let check = |direction, lines: &[(&str, &[&str])]| {
         let attribution = Attribution {
             only: Some(vec![0]),
-            direction: Some(Direction::Egress),
+            direction: Some(direction),
             ..Attribution::default()
         };
         let config = Config { max_flows: 10, hash_seed: [1, 2, 3, 4] };
         check(&mut Judge::new(Pipeline::new(compile(POLICY), config), attribution), lines);
     };
-    for (source, all, ports) in
-        [("0.0.0.0", "255.255.255.255", [68, 67]), ("[fe80::1]", "[ff02::1:2]", [546, 547])]
-    {
-        let packet =
-            |port, fragment: &str| format!("udp {source}:{} -> {all}:{port} {fragment}", ports[0]);
-        let first = &packet(ports[1], "len=64 frag=1:0+");
-        let later = &packet(ports[1], "len=8 frag=1:72");
-        check(&[(first, &["dhcp"]), (later, &[FOLLOWS])]);
-        check(&[(later, &[]), (first, &["dhcp", FOLLOWS])]);
+    for (direction, src, dst, port) in [
+        (Direction::Egress, "0.0.0.0:68", "255.255.255.255", 67),
+        (Direction::Egress, "[fe80::1]:546", "[ff02::1:2]", 547),
+        (Direction::Ingress, "10.0.1.1:67", "255.255.255.255", 68),
+    ] {
+        let packet = |port, fragment: &str| format!("udp {src} -> {dst}:{port} {fragment}");
+        let first = &packet(port, "len=64 frag=1:0+");
+        let later = &packet(port, "len=8 frag=1:72");
+        check(direction, &[(first, &["dhcp"]), (later, &[FOLLOWS])]);
+        check(direction, &[(later, &[]), (first, &["dhcp", FOLLOWS])]);
         let other = &packet(9, "len=64 frag=1:0+");
-        check(&[(other, &["l2l3-unsupported"]), (later, &[FOLLOWS])]);
-        check(&[(later, &[]), (other, &["l2l3-unsupported", FOLLOWS])]);
+        check(direction, &[(other, &["l2l3-unsupported"]), (later, &[FOLLOWS])]);
+        check(direction, &[(later, &[]), (other, &["l2l3-unsupported", FOLLOWS])]);
     }
-    // To other groups and of other protocols nothing can be DHCP: nothing waits.
-    check(&[("udp 10.0.1.10:68 -> 224.0.0.1:67 len=8 frag=1:72", &["l2l3-unsupported"])]);
-    check(&[("tcp 10.0.1.10:68 -> 255.255.255.255:67 len=8 frag=1:72", &["l2l3-unsupported"])]);
+    // To other groups, of other protocols and from elsewhere nothing can be DHCP: nothing waits.
+    let refused: &[&str] = &["l2l3-unsupported"];
+    for (direction, line) in [
+        (Direction::Egress, "udp 10.0.1.10:68 -> 224.0.0.1:67 len=8 frag=1:72"),
+        (Direction::Egress, "tcp 10.0.1.10:68 -> 255.255.255.255:67 len=8 frag=1:72"),
+        (Direction::Ingress, "udp 10.0.1.9:67 -> 255.255.255.255:68 len=8 frag=1:72"),
+    ] {
+        check(direction, &[(line, refused)]);
+    }
 }
 
 /// A datagram cut into pieces, in some order: who, protocol, destination port, pieces.

@@ -192,10 +192,6 @@ impl Way<'_> {
     /// Exempt traffic, and what a VPC does not carry.
     fn exempt(&self) -> StageFacts {
         let (policy, headers) = (self.explainer.compiled, self.packet.headers);
-        if follows_dhcp(policy, self.packet) {
-            let text = "only its first fragment can tell whether it is DHCP";
-            return facts("exempt", StageOutcome::Passed, text);
-        }
         if let Some(reason) = passes_exempt(policy, self.interface, self.packet) {
             // A fragment of exempt traffic may still contradict its datagram.
             let outcome = match self.verdict.stage() {
@@ -203,6 +199,10 @@ impl Way<'_> {
                 _ => StageOutcome::Allowed,
             };
             return facts("exempt", outcome, reason.describe());
+        }
+        if follows_dhcp(policy, self.interface, self.packet) {
+            let text = "only its first fragment can tell whether it is DHCP";
+            return facts("exempt", StageOutcome::Passed, text);
         }
         if is_unsupported(self.interface, headers) {
             let text = DropReason::Unsupported.describe();
@@ -231,7 +231,7 @@ impl Way<'_> {
             Direction::Egress => (self.packet.headers.src, "source"),
         };
         let id = &self.interface.id;
-        let is_first_asked = follows_dhcp(self.explainer.compiled, self.packet);
+        let is_first_asked = follows_dhcp(self.explainer.compiled, self.interface, self.packet);
         let (outcome, text) = if is_first_asked {
             (StageOutcome::NotApplicable, "that of its first fragment counts".to_owned())
         } else if fails_address_check(self.interface, self.packet) {
