@@ -369,6 +369,9 @@ fn fragments_of_a_dhcp_broadcast_follow_too() {
         check(direction, &[(other, &["l2l3-unsupported"]), (later, &[FOLLOWS])]);
         check(direction, &[(later, &[]), (other, &["l2l3-unsupported", FOLLOWS])]);
     }
+    let packet = |fragment: &str| format!("udp 0.0.0.0:9 -> 255.255.255.255:9 {fragment}");
+    let (first, overlapping) = (&packet("len=64 frag=1:0+"), &packet("len=8 frag=1:64"));
+    check(Direction::Egress, &[(overlapping, &[]), (first, &["l2l3-unsupported", "frag-overlap"])]);
     // To other groups, of other protocols and from elsewhere nothing can be DHCP: nothing waits.
     let refused: &[&str] = &["l2l3-unsupported"];
     for (direction, line) in [

@@ -72,7 +72,19 @@ fields! {
     PktDstAwsService: "pkt-dst-aws-service", 5, "The one at the destination; never known.";
     FlowDirection: "flow-direction", 5, "`ingress` or `egress`.";
     TrafficPath: "traffic-path", 5, "The way that egress takes, by number.";
+    EcsClusterArn: "ecs-cluster-arn", 7, "The ECS cluster; never known, as all of ECS.";
+    EcsClusterName: "ecs-cluster-name", 7, "Its name; never known.";
+    EcsContainerInstanceArn: "ecs-container-instance-arn", 7, "The ECS container instance; never known.";
+    EcsContainerInstanceId: "ecs-container-instance-id", 7, "Its id; never known.";
+    EcsContainerId: "ecs-container-id", 7, "The container; never known.";
+    EcsSecondContainerId: "ecs-second-container-id", 7, "The second container of its task; never known.";
+    EcsServiceName: "ecs-service-name", 7, "The ECS service; never known.";
+    EcsTaskDefinitionArn: "ecs-task-definition-arn", 7, "The ECS task's definition; never known.";
+    EcsTaskArn: "ecs-task-arn", 7, "The ECS task; never known.";
+    EcsTaskId: "ecs-task-id", 7, "Its id; never known.";
     RejectReason: "reject-reason", 8, "Reasons that sgwall has no equivalent of.";
+    ResourceId: "resource-id", 9, "A regional NAT gateway; never one of a policy.";
+    EncryptionStatus: "encryption-status", 10, "Whether AWS encrypts in transit; never known.";
     Rule: "rule", 0, "The rule that decided the first packet, or admitted its tracked flow.";
     Stage: "stage", 0, "The stage that decided the first packet.";
     Reason: "reason", 0, "Why the first packet passed or was dropped.";
@@ -333,6 +345,9 @@ mod tests {
         assert_eq!(version("${traffic-path} ${rule}"), 5);
         assert_eq!(version("${reject-reason} ${version}"), 8);
         assert_eq!(version("v4"), 4);
+        assert_eq!(version("${ecs-task-id} ${traffic-path}"), 7);
+        assert_eq!(version("${resource-id} ${ecs-task-id}"), 9);
+        assert_eq!(version("${encryption-status} ${reject-reason}"), 10);
     }
 
     #[test]

@@ -68,7 +68,8 @@ pub(super) fn is_dhcp_to_all(
         && is_unsupported(interface, packet.headers)
 }
 
-/// Keeps the verdict on the first fragment of an exempt datagram.
+/// Keeps the verdict on the first fragment of an exempt datagram. One that is none, and refused, is
+/// refused for that, whatever waited for it.
 pub(super) fn note_exempt(
     fragments: &mut FragmentTable,
     key: DatagramKey,
@@ -77,7 +78,7 @@ pub(super) fn note_exempt(
     verdict: Verdict,
 ) -> Verdict {
     if let Err(reason) = fragments.first(key, packet.headers, info, packet.now) {
-        return Verdict::drop(reason);
+        return if verdict.is_pass() { Verdict::drop(reason) } else { verdict };
     }
     fragments.decide(key, packet.headers, verdict, packet.now);
     verdict
