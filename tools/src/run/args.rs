@@ -1,6 +1,7 @@
 //! The flags of `sgwall run`, and of the commands that ask a running firewall.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
@@ -82,6 +83,23 @@ pub(crate) struct RunArgs {
 
     #[command(flatten)]
     pub(crate) flow_log: FlowLogArgs,
+
+    #[command(flatten)]
+    pub(crate) rotation: RotationArgs,
+}
+
+/// When the flow log begins a new file.
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct RotationArgs {
+    /// Begin a new flow log once it has this many bytes: FILE is renamed to FILE.1, FILE.1 to FILE.2
+    /// and so on (without it, have logrotate rename it and send SIGUSR1)
+    #[arg(long = "flow-log-rotate", value_name = "BYTES", requires = "path")]
+    pub(crate) rotate: Option<NonZeroU64>,
+
+    /// How many renamed files to keep
+    #[arg(long = "flow-log-keep", value_name = "N", requires = "rotate")]
+    #[arg(default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) keep: u32,
 }
 
 /// Where the firewall is, for the commands that ask it.

@@ -1,11 +1,12 @@
 //! `sgwall run --flow-log FILE|-`: writes the flow log of the live firewall, on a thread of its own.
 //!
-//! The file is appended to. SIGUSR1 opens it anew, for whoever has renamed it. A file that cannot
+//! The file is appended to. Once it is as large as it may be, it is renamed and a new one begun
+//! ([`Rotation`]); SIGUSR1 opens it anew, for whoever else has renamed it. A file that cannot
 //! be written holds up the log and never packets: that is logged once, tried again every second,
 //! and a line that was written in part is completed. Meanwhile records wait in memory, as many as
 //! there is room for; beyond, packets are counted as skipped.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -20,6 +21,7 @@ use sgwall_live::flow_log::Merger;
 use sgwall_netio::seed::random_seed;
 use tracing::{error, info, warn};
 
+use super::args::RotationArgs;
 use crate::cli::FlowLogArgs;
 use crate::failure::Failure;
 
@@ -47,10 +49,14 @@ struct Shared {
 
 impl FlowLogWriter {
     /// Opens the file and begins the log; `None` if none is asked for.
-    pub(super) fn start(args: &FlowLogArgs, engine: &Arc<Engine>) -> Result<Option<Self>, Failure> {
+    pub(super) fn start(
+        args: &FlowLogArgs,
+        rotation: RotationArgs,
+        engine: &Arc<Engine>,
+    ) -> Result<Option<Self>, Failure> {
         let Some(path) = args.path.as_deref() else { return Ok(None) };
         let path = (path != Path::new("-")).then(|| path.to_owned());
-        let mut out = Out { path, file: None, chunk: Vec::new(), is_failing: false };
+        let mut out = Out::new(path, rotation);
         out.open().map_err(|error| {
             let mend = "name a file in a directory that this user may write to";
             Failure::Io(format!("cannot write the flow log {}: {error}; {mend}", out.name()))
@@ -125,9 +131,16 @@ struct Out {
     /// Lines to be written; the first may be the rest of one.
     chunk: Vec<u8>,
     is_failing: bool,
+    rotation: RotationArgs,
+    /// Bytes in the file.
+    size: u64,
 }
 
 impl Out {
+    fn new(path: Option<PathBuf>, rotation: RotationArgs) -> Self {
+        Out { path, file: None, chunk: Vec::new(), is_failing: false, rotation, size: 0 }
+    }
+
     fn name(&self) -> String {
         let path = self.path.as_deref();
         path.map_or_else(|| "on standard output".into(), |path| path.display().to_string())
@@ -137,8 +150,30 @@ impl Out {
         self.file = None;
         self.file = Some(match &self.path {
             None => Box::new(io::stdout()),
-            Some(path) => Box::new(append(path)?),
+            Some(path) => {
+                let file = append(path)?;
+                self.size = file.metadata()?.len();
+                Box::new(file)
+            }
         });
+        Ok(())
+    }
+
+    /// Renames a file that is as large as it may be; the next line begins a new one. To be called
+    /// between lines.
+    fn rotate(&mut self) -> io::Result<()> {
+        let RotationArgs { rotate: Some(bytes), keep } = self.rotation else { return Ok(()) };
+        let Some(path) = self.path.as_deref().filter(|_| self.size >= bytes.get()) else {
+            return Ok(());
+        };
+        for number in (1..keep).rev() {
+            match fs::rename(numbered(path, number), numbered(path, number + 1)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        fs::rename(path, numbered(path, 1))?;
+        (self.file, self.size) = (None, 0);
         Ok(())
     }
 
@@ -152,6 +187,12 @@ impl Out {
                 Ok(()) => {
                     if std::mem::take(&mut self.is_failing) {
                         info!("flow log {}: it can be written again", self.name());
+                    }
+                    if let Err(failure) = self.rotate() {
+                        // What is written goes on into the file that is there.
+                        self.rotation.rotate = None;
+                        let name = self.name();
+                        error!("flow log {name}: it is rotated no more: {failure}");
                     }
                     return;
                 }
@@ -183,13 +224,23 @@ impl Out {
         while !self.chunk.is_empty() {
             match file.write(&self.chunk) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(written) => drop(self.chunk.drain(..written)),
+                Ok(written) => {
+                    self.chunk.drain(..written);
+                    self.size += written as u64;
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
         }
         file.flush()
     }
+}
+
+/// `flow.log.1` and so on; 1 is the last that was written.
+fn numbered(path: &Path, number: u32) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".{number}"));
+    name.into()
 }
 
 /// Opens a file to append to; others than its owner and group may not read who talks to whom.
@@ -199,11 +250,49 @@ fn append(path: &Path) -> io::Result<File> {
 
 #[cfg(test)]
 mod tests {
+    use std::num::NonZeroU64;
+
     use super::*;
 
     fn out(path: &Path) -> Out {
-        let chunk = b"one\n".to_vec();
-        Out { path: Some(path.to_owned()), file: None, chunk, is_failing: false }
+        let rotation = RotationArgs { rotate: None, keep: 1 };
+        Out { chunk: b"one\n".to_vec(), ..Out::new(Some(path.to_owned()), rotation) }
+    }
+
+    /// Files of the size that is given and no smaller, the last written first, the oldest gone;
+    /// what an earlier run has written counts.
+    #[test]
+    fn a_full_file_is_renamed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("flow.log");
+        fs::write(&path, "zero\n").unwrap();
+        let rotation = RotationArgs { rotate: NonZeroU64::new(8), keep: 2 };
+        let (mut out, shared) = (Out { rotation, ..out(&path) }, Shared::default());
+        for text in ["one\n", "two\n", "three\n", "four\n", "five\n", "six\n"] {
+            out.chunk = text.into();
+            out.flush(&shared);
+        }
+        let mut names: Vec<_> =
+            fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().path()).collect();
+        names.sort();
+        let read = |path: &PathBuf| fs::read_to_string(path).unwrap();
+        let found: Vec<_> = names.iter().map(read).collect();
+        assert_eq!(names, [path.clone(), numbered(&path, 1), numbered(&path, 2)]);
+        assert_eq!(found, ["six\n", "four\nfive\n", "two\nthree\n"]);
+    }
+
+    /// Where renaming fails, lines go on into the file that is there.
+    #[test]
+    fn a_file_that_cannot_be_renamed_is_written_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("flow.log");
+        fs::create_dir_all(numbered(&path, 1).join("in the way")).unwrap();
+        let rotation = RotationArgs { rotate: NonZeroU64::new(1), keep: 1 };
+        let (mut out, shared) = (Out { rotation, ..out(&path) }, Shared::default());
+        out.flush(&shared);
+        out.chunk = b"two\n".to_vec();
+        out.flush(&shared);
+        assert_eq!(fs::read_to_string(&path).unwrap(), "one\ntwo\n");
     }
 
     /// A full disk keeps the lines; once the file is opened anew elsewhere, they are all there.

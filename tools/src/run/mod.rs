@@ -65,7 +65,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
     };
     let (engine, workers) = Engine::start(opened, model, args.workers.into(), config, on_reload)
         .map_err(|e| Failure::Io(e.to_string()))?;
-    let flow_log = FlowLogWriter::start(&args.flow_log, &engine)?;
+    let flow_log = FlowLogWriter::start(&args.flow_log, args.rotation, &engine)?;
     let loader = loader(args.policy.clone());
     let control = Server::serve(listener, &args.control, Arc::clone(&engine), Arc::clone(&loader))
         .map_err(|e| Failure::Io(format!("cannot serve {}: {e}", args.control.display())))?;
