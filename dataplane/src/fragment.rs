@@ -2,7 +2,7 @@
 //!
 //! Only a datagram's first fragment carries the transport header, so only it can be judged; its
 //! verdict is kept for 30 seconds and later fragments take it. A later fragment that comes first
-//! is held, by token: the bytes stay with the caller, who hears of them through [`Released`].
+//! is held, by token: the bytes stay with the caller, who hears of them through [`crate::Released`].
 //! Everything is bounded: datagrams, fragments held of each, bytes held of each, time. What would
 //! go beyond a bound is dropped, and nothing known makes room for it.
 //!

@@ -1,7 +1,7 @@
 //! `sgwall run --flow-log FILE|-`: writes the flow log of the live firewall, on a thread of its own.
 //!
 //! The file is appended to. Once it is as large as it may be, it is renamed and a new one begun
-//! ([`Rotation`]); SIGUSR1 opens it anew, for whoever else has renamed it. A file that cannot
+//! (`--flow-log-rotate`); SIGUSR1 opens it anew, for whoever else has renamed it. A file that cannot
 //! be written holds up the log and never packets: that is logged once, tried again every second,
 //! and a line that was written in part is completed. Meanwhile records wait in memory, as many as
 //! there is room for; beyond, packets are counted as skipped.
