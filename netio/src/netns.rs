@@ -3,7 +3,7 @@
 //! A descriptor stays in the namespace it was opened in, so only opening a device happens there.
 //! [`Scratch`] is a namespace for a test or a measurement, which goes away with its value.
 
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -149,6 +149,35 @@ fn run_ip(arguments: &[&str]) -> Result<(), NetnsError> {
         true => Ok(()),
         false => Err(failed(String::from_utf8_lossy(&output.stderr).trim().to_owned())),
     }
+}
+
+/// Whether a test can work in namespaces here: it needs root, `/dev/net/tun`, iproute2 and
+/// `programs`. If not, says so on standard error.
+///
+/// # Panics
+/// If not, and the environment has `SGWALL_LIVE=required`: a check that cannot run is then a
+/// failure.
+#[must_use]
+pub fn can_test(test: &str, programs: &[&str]) -> bool {
+    let paths = std::env::var_os("PATH").unwrap_or_default();
+    let is_there =
+        |program: &str| std::env::split_paths(&paths).any(|path| path.join(program).is_file());
+    let why = if !rustix::process::geteuid().is_root() {
+        "not root".to_owned()
+    } else if let Some(program) = ["ip"].iter().chain(programs).find(|program| !is_there(program)) {
+        format!("there is no {program} command")
+    } else if !Path::new("/dev/net/tun").exists() {
+        "there is no /dev/net/tun".to_owned()
+    } else if let Err(error) = Scratch::new("probe") {
+        error.to_string()
+    } else {
+        return true;
+    };
+    // Past the capture of test output: it is to be seen.
+    let _ = writeln!(io::stderr(), "NOT RUN: {test}: {why}");
+    let is_required = std::env::var_os("SGWALL_LIVE").is_some_and(|value| value == "required");
+    assert!(!is_required, "{test} is required, but cannot run: {why}");
+    false
 }
 
 #[cfg(test)]

@@ -6,9 +6,10 @@
 // Tests of the command line look at the clock.
 #![allow(clippy::disallowed_methods)]
 
-use std::io::Write;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
+
+use sgwall_netio::netns::can_test;
 
 /// Long enough for any machine; a test that works never waits so long.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -25,25 +26,7 @@ fn text(bytes: &[u8]) -> String {
 
 /// Whether live tests can run here. If not, says so, and fails where they are required.
 fn can_run(test: &str) -> bool {
-    let runs = |program: &str, args: &[&str]| {
-        let output = Command::new(program).args(args).output();
-        output.is_ok_and(|output| output.status.success())
-    };
-    let probe = format!("sgwall-probe-{}-{test}", std::process::id());
-    let why = if !runs("iperf3", &["--version"]) {
-        "there is no iperf3"
-    } else if !runs("ip", &["netns", "add", &probe]) {
-        "no network namespace can be made"
-    } else if !runs("ip", &["netns", "del", &probe]) {
-        "a network namespace cannot be deleted"
-    } else {
-        return true;
-    };
-    // Past the capture of test output: it is to be seen.
-    let _ = writeln!(std::io::stderr(), "NOT RUN: {test}: {why}");
-    let is_required = std::env::var("SGWALL_LIVE").is_ok_and(|value| value == "required");
-    assert!(!is_required, "{test} is required, but cannot run: {why}");
-    false
+    can_test(test, &["iperf3"])
 }
 
 /// Network namespaces that process `pid` made and has not deleted.

@@ -1,14 +1,12 @@
 //! Hosts in network namespaces, and interfaces between them.
 
-use std::io::Write;
 use std::os::fd::BorrowedFd;
-use std::process::Command;
 
 use sgwall_netio::clock::Clock;
 use sgwall_netio::device::Device;
 use sgwall_netio::device::packet::{Packet, PacketOptions};
 use sgwall_netio::device::tap::{Tap, TapOptions};
-use sgwall_netio::netns::Scratch;
+use sgwall_netio::netns::{Scratch, can_test};
 use sgwall_netio::worker::{Handler, Plan, Workers};
 
 /// The address of host a.
@@ -18,25 +16,7 @@ pub(crate) const B: &str = "10.99.0.2";
 
 /// Whether live tests can run here. If not, says so, and fails where they are required.
 pub(crate) fn can_run(test: &str) -> bool {
-    let missing = ["ip", "ping", "ethtool", "setpriv"]
-        .into_iter()
-        .find(|program| Command::new(program).arg("-V").output().is_err());
-    let why = if !rustix::process::geteuid().is_root() {
-        "not root".to_owned()
-    } else if let Some(program) = missing {
-        format!("there is no {program} command")
-    } else if !std::path::Path::new("/dev/net/tun").exists() {
-        "there is no /dev/net/tun".to_owned()
-    } else if let Err(error) = Scratch::new("probe") {
-        error.to_string()
-    } else {
-        return true;
-    };
-    // Past the capture of test output: it is to be seen.
-    let _ = writeln!(std::io::stderr(), "NOT RUN: {test}: {why}");
-    let is_required = std::env::var("SGWALL_LIVE").is_ok_and(|value| value == "required");
-    assert!(!is_required, "{test} is required, but cannot run: {why}");
-    false
+    can_test(test, &["ping", "ethtool", "setpriv"])
 }
 
 /// Two hosts without a wire. Each will have one interface, `net0`.

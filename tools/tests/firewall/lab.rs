@@ -1,14 +1,13 @@
 //! The hosts, the firewall between them, and its policy.
 
 use std::fs::{self, File};
-use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
-use sgwall_netio::netns::Scratch;
+use sgwall_netio::netns::{Scratch, can_test};
 use tempfile::TempDir;
 
 /// Long enough for any machine; a test that works never waits so long.
@@ -33,26 +32,7 @@ pub(crate) const ALL: &str = r#"
 
 /// Whether live tests can run here. If not, says so, and fails where they are required.
 pub(crate) fn can_run(test: &str, programs: &[&str]) -> bool {
-    let missing = ["ip", "ping"].iter().chain(programs).find(|program| {
-        let path = std::env::var_os("PATH").unwrap_or_default();
-        !std::env::split_paths(&path).any(|directory| directory.join(program).is_file())
-    });
-    let why = if !rustix::process::geteuid().is_root() {
-        "not root".to_owned()
-    } else if let Some(program) = missing {
-        format!("there is no {program} command")
-    } else if !Path::new("/dev/net/tun").exists() {
-        "there is no /dev/net/tun".to_owned()
-    } else if let Err(error) = Scratch::new("probe") {
-        error.to_string()
-    } else {
-        return true;
-    };
-    // Past the capture of test output: it is to be seen.
-    let _ = writeln!(std::io::stderr(), "NOT RUN: {test}: {why}");
-    let is_required = std::env::var("SGWALL_LIVE").is_ok_and(|value| value == "required");
-    assert!(!is_required, "{test} is required, but cannot run: {why}");
-    false
+    can_test(test, &[&["ping"], programs].concat())
 }
 
 /// Waits until `holds`, and fails if it never does.
