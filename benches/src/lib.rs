@@ -97,6 +97,8 @@ pub fn policy(ingress: Vec<SecurityGroupRule>) -> Policy {
             mtu: None,
             timeouts: Timeouts::default(),
             mac: None,
+            instance: None,
+            instance_type: None,
             origin: origin(),
         }],
         ..Policy::default()

@@ -86,9 +86,12 @@ pub struct Case {
     /// Whether frames larger than the interface's MTU are super-frames.
     #[serde(default)]
     pub offload: bool,
-    /// MTU of interfaces, bytes; left out: 9001.
+    /// MTU of interfaces, bytes; left out: that of the instance's type, 9001 without.
     #[serde(default)]
     pub mtu: BTreeMap<String, u16>,
+    /// The instance types of interfaces.
+    #[serde(default)]
+    pub instance_type: BTreeMap<String, String>,
     /// Packets and changes, in order.
     pub steps: Vec<String>,
     /// Tracked flows alive after the last step.

@@ -150,6 +150,8 @@ pub(crate) fn policy(case: &Case, compat: Compat) -> Result<Policy, String> {
             mtu: case.mtu.get(id).copied(),
             timeouts: Timeouts { tcp_established: case.tcp_established, ..Timeouts::default() },
             mac: Some([2, 0, 0, 0, 1, mac]),
+            instance: None,
+            instance_type: case.instance_type.get(id).cloned(),
             origin: origin(),
         });
     }

@@ -138,7 +138,14 @@ impl Dump {
                 for reservation in c.list(key, out) {
                     for instance in reservation.list("Instances", out) {
                         for interface in instance.list("NetworkInterfaces", out) {
-                            self.instance_interfaces.extend(read::interface(&interface, out));
+                            let Some(read) = read::interface(&interface, out) else { continue };
+                            let text =
+                                |key, out: &mut _| instance.text(key, out).map(str::to_owned);
+                            self.instance_interfaces.push(Interface {
+                                instance: text("InstanceId", out),
+                                instance_type: text("InstanceType", out),
+                                ..read
+                            });
                         }
                     }
                 }
@@ -214,8 +221,12 @@ impl Dump {
         self.name_rules();
         self.associate(out);
         for interface in std::mem::take(&mut self.instance_interfaces) {
-            if self.interfaces.iter().all(|known| known.id != interface.id) {
-                self.interfaces.push(interface);
+            match self.interfaces.iter_mut().find(|known| known.id == interface.id) {
+                Some(known) => {
+                    known.instance = interface.instance;
+                    known.instance_type = interface.instance_type;
+                }
+                None => self.interfaces.push(interface),
             }
         }
         // Outbound rules of EC2-Classic are not told: they are always the same (SEMANTICS 14.1).

@@ -18,6 +18,7 @@ pub mod compile;
 pub mod diagnostic;
 pub mod edit;
 pub mod explain;
+pub mod instance_types;
 pub mod limits;
 pub mod load;
 pub mod matcher;

@@ -469,12 +469,17 @@ pub struct Interface {
     pub security_groups: Vec<String>,
     /// Source/destination check (SEMANTICS 13.2). Default on.
     pub source_dest_check: bool,
-    /// MTU in bytes, 576-9001; `None`: 9001.
+    /// MTU in bytes, 576-9001; `None`: the most that the instance's type has (SEMANTICS 12.3), 9001
+    /// where that is unknown.
     pub mtu: Option<u16>,
     /// Idle timeouts that differ from the default.
     pub timeouts: Timeouts,
     /// MAC address, if known.
     pub mac: Option<[u8; 6]>,
+    /// The instance that it is attached to, `i-…`, if that is known.
+    pub instance: Option<String>,
+    /// The instance's type, `m4.large`, if that is known.
+    pub instance_type: Option<String>,
     /// Where it was said.
     pub origin: Origin,
 }

@@ -124,6 +124,8 @@ impl Files {
             "mtu",
             "mac",
             "timeouts",
+            "instance",
+            "instance_type",
         ];
         for fields in top.tables("interface", INTERFACE, out) {
             if !fields.has("security_groups") {
@@ -626,6 +628,8 @@ fn interface(fields: Fields<'_, '_>, out: &mut Vec<Diagnostic>) -> Interface {
         mtu: fields.integer("mtu", (576, 9001), out),
         timeouts: timeouts(&fields, out),
         mac,
+        instance: fields.string("instance", out),
+        instance_type: fields.string("instance_type", out),
         origin: fields.at,
     }
 }

@@ -302,6 +302,20 @@ fn an_instance_describes_its_interfaces_where_nobody_else_does() {
     assert_eq!(policy.interfaces[0].id, "eni-1");
 }
 
+/// Only the instance's answer tells the type; what is known of both is put together.
+#[test]
+fn an_instance_tells_the_type() {
+    let mut all = good();
+    let interface = all["NetworkInterfaces"].clone();
+    let instance =
+        json!({ "InstanceId": "i-1", "InstanceType": "t2.small", "NetworkInterfaces": interface });
+    all["Reservations"] = json!([{ "Instances": [instance] }]);
+    let policy = try_load(&[("a", &all)]).unwrap().policy;
+    let known = &policy.interfaces[0];
+    assert_eq!(known.instance.as_deref(), Some("i-1"));
+    assert_eq!(known.instance_type.as_deref(), Some("t2.small"));
+}
+
 /// Each case: a place in the good answer, what is put there, and all that is then said.
 #[test]
 fn broken_answers_are_refused_with_the_place() {

@@ -79,7 +79,7 @@ fn lists_weigh_what_aws_says() {
             format!(
                 "limits = {{ rules_per_group = {limit}, rules_per_interface = 1000 }}\n[[prefix_list]]\nid = \"pl-1\"\n\
                  name = {name:?}\n{size}\nentries = [\"192.0.2.0/25\", \"198.51.100.0/25\"]\n\
-                 [[vpc]]\nid = \"vpc-9\"\ncidrs = [\"10.9.0.0/16\"]\n[[security_group]]\n\
+                 [[vpc]]\nid = \"vpc-9\"\ncidrs = [\"10.9.0.0/16\", \"2001:db8::/56\"]\n[[security_group]]\n\
                  id = \"sg-9\"\nvpc = \"vpc-9\"\negress = []\n\
                  ingress = [{{ protocol = \"tcp\", ports = 80, prefix_list = \"pl-1\" }}]\n"
             )
@@ -91,4 +91,44 @@ fn lists_weigh_what_aws_says() {
             assert_eq!(found, ["RulesPerSecurityGroupLimitExceeded"], "{name}");
         }
     }
+}
+
+/// Interfaces of an instance, addresses of an interface, and its MTU, by the instance's type.
+#[test]
+fn an_instance_has_what_its_type_has() {
+    const NET: &str = "[[vpc]]\nid = \"vpc\"\ncidrs = [\"10.9.0.0/16\", \"2001:db8::/56\"]\n[[subnet]]\nid = \"s\"\n\
+                       vpc = \"vpc\"\ncidrs = [\"10.9.1.0/24\", \"2001:db8::/64\"]\n\
+                       [[security_group]]\nid = \"sg-1\"\nvpc = \"vpc\"\nname = \"g\"\n";
+    let interface = |n: usize, v4: usize, v6: usize, more: &str| {
+        let v4 = (0..v4).map(|a| format!("\"10.9.1.{}\"", 10 + 20 * n + a));
+        let v6 = (0..v6).map(|a| format!("\"2001:db8::{n}:{:x}\"", 16 + a));
+        let addresses = v4.chain(v6).collect::<Vec<_>>().join(", ");
+        format!(
+            "[[interface]]\nid = \"eni-{n}\"\nsubnet = \"s\"\nsecurity_groups = [\"sg-1\"]\n\
+             addresses = [{addresses}]\n{more}\n"
+        )
+    };
+    let check = |interfaces: &[String]| {
+        codes(Compat::Ec2_2017, &[], &format!("{NET}{}", interfaces.concat()))
+    };
+    let none: [&str; 0] = [];
+    let small = "instance = \"i-1\"\ninstance_type = \"t2.small\"";
+    // Two interfaces of four addresses of each family, of each instance.
+    let two = [interface(0, 4, 4, small), interface(1, 4, 4, small)];
+    let other = interface(2, 1, 0, "instance = \"i-2\"\ninstance_type = \"t2.small\"");
+    assert_eq!(check(&[two.as_slice(), &[other]].concat()), none);
+    let third = interface(2, 1, 0, small);
+    assert_eq!(check(&[two.as_slice(), &[third]].concat()), ["AttachmentLimitExceeded"]);
+    assert_eq!(check(&[interface(0, 5, 0, small)]), ["PrivateIpAddressLimitExceeded"]);
+    assert_eq!(check(&[interface(0, 1, 5, small)]), ["PrivateIpAddressLimitExceeded"]);
+    // No IPv6, no jumbo frames.
+    let old = "instance_type = \"m1.small\"";
+    assert_eq!(check(&[interface(0, 4, 0, old)]), none);
+    assert_eq!(check(&[interface(0, 4, 1, old)]), ["PrivateIpAddressLimitExceeded"]);
+    let jumbo = interface(0, 1, 0, &format!("{old}\nmtu = 9001"));
+    assert_eq!(check(&[jumbo]), ["InvalidParameterValue"]);
+    // One instance of two types; a type that the table does not know.
+    let twice = [two[0].clone(), interface(1, 1, 0, &small.replace("small", "large"))];
+    assert_eq!(check(&twice), ["InvalidParameterValue"]);
+    assert_eq!(check(&[interface(0, 20, 20, "instance_type = \"x9.new\"")]), none);
 }

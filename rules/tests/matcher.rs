@@ -188,6 +188,8 @@ fn policy() -> impl Strategy<Value = Policy> {
                     mtu: None,
                     timeouts: Timeouts::default(),
                     mac: None,
+                    instance: None,
+                    instance_type: None,
                     origin: origin(),
                 })
                 .collect(),
@@ -362,6 +364,8 @@ fn large_lists_agree_with_the_walk() {
             mtu: None,
             timeouts: Timeouts::default(),
             mac: None,
+            instance: None,
+            instance_type: None,
             origin: origin(),
         });
         CompiledPolicy::compile(&policy, Generation(0))

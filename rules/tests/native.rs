@@ -190,7 +190,7 @@ fn what_is_wrong_is_said_with_its_place_and_mend() {
             "mtu = 9001",
             "colour = 3",
             &[
-                "error[unknown-key]: p.toml:36: interface[0].colour: unknown key \"colour\"; remove it; known here: id, subnet, addresses, public, security_groups, source_dest_check, mtu, mac, timeouts",
+                "error[unknown-key]: p.toml:36: interface[0].colour: unknown key \"colour\"; remove it; known here: id, subnet, addresses, public, security_groups, source_dest_check, mtu, mac, timeouts, instance, instance_type",
             ],
         ),
         // Types and ranges.

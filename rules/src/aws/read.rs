@@ -326,6 +326,8 @@ pub(super) fn interface(c: &Cursor<'_>, out: &mut Vec<Diagnostic>) -> Option<Int
         mtu: None,
         timeouts: timeouts(c, out),
         mac: c.text("MacAddress", out).and_then(text::mac),
+        instance: c.get("Attachment").and_then(|a| a.text("InstanceId", out)).map(str::to_owned),
+        instance_type: None,
         origin: c.at.clone(),
     })
 }

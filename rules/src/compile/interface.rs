@@ -6,6 +6,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use super::rules::{AclRules, AclSet, GroupRules, RuleSet};
+use crate::instance_types::InstanceType;
 use crate::matcher::prefixes::PrefixMap;
 use crate::model::{
     ClassicInstance, Compat, Direction, Interface, Policy, Route, RouteTarget, Subnet, Timeouts,
@@ -14,6 +15,11 @@ use crate::model::{
 
 /// MTU of an interface that names none, bytes (SEMANTICS 12.3).
 const DEFAULT_MTU: u16 = 9001;
+
+/// The largest MTU that the interface's instance has, in bytes.
+fn largest_mtu(interface: &Interface) -> Option<u16> {
+    Some(InstanceType::of(interface.instance_type.as_deref()?)?.mtu)
+}
 
 /// An interface with its rules. An instance of EC2-Classic is one too.
 #[derive(Debug)]
@@ -92,7 +98,7 @@ impl CompiledInterface {
             addresses: interface.addresses.clone(),
             public: interface.public.clone(),
             source_dest_check: interface.source_dest_check,
-            mtu: interface.mtu.unwrap_or(DEFAULT_MTU),
+            mtu: interface.mtu.or_else(|| largest_mtu(interface)).unwrap_or(DEFAULT_MTU),
             timeouts: interface.timeouts,
             mac: interface.mac,
             group_ids: interface.security_groups.clone(),

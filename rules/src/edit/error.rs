@@ -64,15 +64,16 @@ macro_rules! error_codes {
 }
 
 error_codes! {
+    AttachmentLimitExceeded "AttachmentLimitExceeded" "The instance type has no more interfaces."
     CannotDelete "CannotDelete" "A VPC's default group cannot be deleted."
     DependencyViolation "DependencyViolation" "Something else still needs the object."
     InvalidAction "InvalidAction" "This edition of the API has no such call."
     InvalidAddressNotFound "InvalidAddress.NotFound" "The public address is associated with nothing."
     InvalidGroupDuplicate "InvalidGroup.Duplicate" "The VPC has a group of this name."
+    InvalidGroupIdMalformed "InvalidGroupId.Malformed" "A group's id begins with `sg-`."
     InvalidGroupInUse "InvalidGroup.InUse" "An EC2-Classic group is still in use."
     InvalidGroupNotFound "InvalidGroup.NotFound" "There is no such group, or not within reach."
     InvalidGroupReserved "InvalidGroup.Reserved" "The name `default` is AWS's own."
-    InvalidGroupIdMalformed "InvalidGroupId.Malformed" "A group's id begins with `sg-`."
     InvalidIpAddressInUse "InvalidIPAddress.InUse" "Another interface has the private address."
     InvalidNetworkAclEntryNotFound "InvalidNetworkAclEntry.NotFound" "The ACL has no entry of this number."
     InvalidNetworkAclIdNotFound "InvalidNetworkAclID.NotFound" "There is no such network ACL."
@@ -91,6 +92,7 @@ error_codes! {
     NetworkAclEntryAlreadyExists "NetworkAclEntryAlreadyExists" "The number is taken in this direction."
     NetworkAclEntryLimitExceeded "NetworkAclEntryLimitExceeded" "The ACL is full in this direction."
     NetworkAclLimitExceeded "NetworkAclLimitExceeded" "The VPC has as many ACLs as it may."
+    PrivateIpAddressLimitExceeded "PrivateIpAddressLimitExceeded" "The instance type has no more addresses for an interface."
     ResourceAlreadyAssociated "Resource.AlreadyAssociated" "One of the two addresses has an association already."
     RulesPerSecurityGroupLimitExceeded "RulesPerSecurityGroupLimitExceeded" "The group is full in this direction."
     SecurityGroupLimitExceeded "SecurityGroupLimitExceeded" "The VPC has as many groups as it may."

@@ -36,8 +36,8 @@ pub fn modify_interface_groups(
 /// address (SEMANTICS 13.3).
 ///
 /// # Errors
-/// `InvalidIPAddress.InUse`, `InvalidParameterValue` for an address outside the subnet or kept by
-/// AWS, `MissingParameter` without one, `InvalidNetworkInterfaceID.NotFound`.
+/// `InvalidIPAddress.InUse`, `PrivateIpAddressLimitExceeded`, `InvalidParameterValue` for an address
+/// outside the subnet or kept by AWS, `MissingParameter` without one, `InvalidNetworkInterfaceID.NotFound`.
 pub fn assign_private_ip_addresses(
     policy: &mut Policy,
     id: &str,

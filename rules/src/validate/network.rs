@@ -7,10 +7,13 @@ use ipnet::IpNet;
 
 use super::{Index, Report, field};
 use crate::diagnostic::SourceKind;
+use crate::instance_types::InstanceType;
 use crate::model::{Compat, Direction, Interface, L4Match, NetworkAcl, Policy, PrefixList, Subnet};
 
 /// Addresses at the base of a subnet that AWS keeps for itself: network, router, DNS, future.
 const RESERVED: u128 = 4;
+/// How to mend what an instance type does not have.
+const OTHER_TYPE: &str = "use less of it, or a type that has more";
 
 pub(super) fn check(policy: &Policy, index: &Index<'_>, report: &mut Report<'_>) {
     for vpc in &policy.vpcs {
@@ -60,6 +63,49 @@ pub(super) fn check(policy: &Policy, index: &Index<'_>, report: &mut Report<'_>)
         check_addresses(interface, index, &mut owners, report);
     }
     check_public(policy, report);
+    check_instances(policy, report);
+}
+
+/// What an instance of a type may have (SEMANTICS 1.9, 12.3).
+fn check_instances(policy: &Policy, report: &mut Report<'_>) {
+    let mut attached: HashMap<&str, (u32, &str)> = HashMap::new();
+    for interface in &policy.interfaces {
+        let Some(name) = interface.instance_type.as_deref() else { continue };
+        let at = field(&interface.origin, "instance_type");
+        if let Some(instance) = interface.instance.as_deref() {
+            let (count, first) = attached.entry(instance).or_insert((0, name));
+            *count += 1;
+            if *first != name {
+                let message = format!("{instance} is {first} elsewhere and {name} here");
+                report.fault("InvalidParameterValue", &at, message, "an instance has one type");
+            }
+        }
+        let Some(most) = InstanceType::of(name) else { continue };
+        let count = interface.instance.as_deref().map_or(0, |id| attached[id].0);
+        if report.is_above(count, most.interfaces) {
+            let message = format!("more than {} interfaces on a {name}", most.interfaces);
+            report.fault("AttachmentLimitExceeded", &at, message, OTHER_TYPE);
+        }
+        let ipv6 = interface.addresses.iter().filter(|address| address.is_ipv6()).count();
+        let ipv4 = interface.addresses.len() - ipv6;
+        for (family, count, most) in [("IPv4", ipv4, most.ipv4), ("IPv6", ipv6, most.ipv6)] {
+            if count > most as usize {
+                let message =
+                    format!("{count} {family} addresses, an interface of {name} has {most}");
+                let at = field(&interface.origin, "addresses");
+                report.fault("PrivateIpAddressLimitExceeded", &at, message, OTHER_TYPE);
+            }
+        }
+        if interface.mtu.is_some_and(|mtu| mtu > most.mtu) {
+            let message = format!("an interface of {name} has an MTU of {} at most", most.mtu);
+            report.fault(
+                "InvalidParameterValue",
+                &field(&interface.origin, "mtu"),
+                message,
+                OTHER_TYPE,
+            );
+        }
+    }
 }
 
 /// A public address leads to one private address, which has no other (SEMANTICS 13.1, 14.5).
