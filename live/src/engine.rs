@@ -178,6 +178,8 @@ pub struct Stats {
     pub flows_created: u64,
     /// Flows that were refused because the table was full.
     pub flows_refused: u64,
+    /// Packets that are in no record of the flow log, for want of room; `None`: there is no log.
+    pub flow_log_skipped: Option<u64>,
     /// By interface and reason, those that occurred.
     pub reasons: Vec<ReasonStats>,
     /// By rule, all of them.
@@ -356,19 +358,6 @@ impl Engine {
         skipped
     }
 
-    /// What is in no record of the flow log, for want of room; `None` where there is no log.
-    #[must_use]
-    pub fn flow_log_skipped(&self) -> Option<Tally> {
-        let mut skipped = None;
-        self.shared.with_parts(|part, _| {
-            if let Some(recorder) = &part.recorder {
-                skipped = Some(skipped.unwrap_or_default())
-                    .map(|sum: Tally| sum.plus(recorder.skipped()));
-            }
-        });
-        skipped
-    }
-
     /// What was counted.
     #[must_use]
     pub fn stats(&self) -> Stats {
@@ -381,14 +370,18 @@ impl Engine {
             max_flows: self.config.max_flows as u64,
             flows_created: 0,
             flows_refused: 0,
+            flow_log_skipped: None,
             reasons: Vec::new(),
             rules: Vec::new(),
             ports: self.ports(),
         };
         let mut reasons: BTreeMap<(Option<usize>, bool, usize), Tally> = BTreeMap::new();
         let mut hits: Vec<u64> = vec![0; snapshot.policy.rules().len()];
-        self.shared.with_shards(|judge, now_in_force| {
-            let pipeline = judge.pipeline();
+        self.shared.with_parts(|part, now_in_force| {
+            if let Some(recorder) = &part.recorder {
+                *stats.flow_log_skipped.get_or_insert(0) += recorder.skipped().packets;
+            }
+            let pipeline = part.judge.pipeline();
             let (connections, counters) = (pipeline.connections(), pipeline.counters());
             stats.flows += connections.len() as u64;
             stats.flows_created += connections.counters().created;

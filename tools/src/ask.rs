@@ -213,6 +213,9 @@ fn write_stats(out: &mut impl Write, stats: &Stats) -> io::Result<()> {
         grouped(stats.flows_created),
         grouped(stats.flows_refused)
     )?;
+    if let Some(skipped) = stats.flow_log_skipped {
+        writeln!(out, "{} packets are in no record of the flow log", grouped(skipped))?;
+    }
     writeln!(
         out,
         "\n{bold}{:<16} {:<5}{:<15} {:<23}{:>14} {:>18}{bold:#}",

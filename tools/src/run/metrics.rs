@@ -101,6 +101,10 @@ pub(super) fn text(stats: &Stats) -> String {
         "Packets dropped because no further flow could be tracked.",
         &one(stats.flows_refused),
     );
+    if let Some(skipped) = stats.flow_log_skipped {
+        let help = "Packets that are in no record of the flow log.";
+        metric("flow_log_skipped_packets_total", "counter", help, &one(skipped));
+    }
     let by_reason = |value: fn(&sgwall_live::engine::ReasonStats) -> u64| -> Vec<_> {
         let sample = |of: &sgwall_live::engine::ReasonStats| {
             let labels = labels(&[
@@ -173,6 +177,7 @@ mod tests {
             max_flows: 10,
             flows_created: 5,
             flows_refused: 4,
+            flow_log_skipped: Some(6),
             reasons: vec![ReasonStats {
                 interface: Some("eni-1".into()),
                 verdict: "drop".into(),
@@ -218,6 +223,7 @@ mod tests {
         for sample in [
             "sgwall_conntrack_allowance_available 7",
             "sgwall_conntrack_allowance_exceeded_total 4",
+            "sgwall_flow_log_skipped_packets_total 6",
             "sgwall_packets_total{interface=\"eni-1\",verdict=\"drop\",stage=\"security-group\",reason=\"no-rule\"} 9",
             "sgwall_rule_packets_total{rule=\"sg-\\\"odd\\\\\\n/1\",direction=\"ingress\"} 8",
             "sgwall_port_tx_full_total{device=\"tap-i\"} 1",
