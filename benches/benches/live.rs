@@ -5,6 +5,7 @@
 
 use std::hint::black_box;
 use std::sync::Arc;
+use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use sgwall_benches::{policy, rules};
@@ -16,8 +17,9 @@ use sgwall_packet::{PacketSpec, Timestamp};
 use sgwall_rules::compile::Generation;
 use sgwall_rules::model::{L4Match, Peer, PortRange, Vlans};
 
-/// Frames of a batch; a device hands over as many at the most.
-const BATCH: usize = 64;
+/// Frames of a batch: what a device hands over at the most, and what it has under the load of a few
+/// clients.
+const BATCHES: [usize; 2] = [64, 4];
 
 fn firewall(workers: usize) -> (Arc<Shared>, Firewall) {
     let mut rules = rules(100);
@@ -38,9 +40,9 @@ fn firewall(workers: usize) -> (Arc<Shared>, Firewall) {
     (Arc::clone(&shared), Firewall::new(shared, 0))
 }
 
-fn batch(line: impl Fn(usize) -> String) -> Frames {
+fn batch(size: usize, line: impl Fn(usize) -> String) -> Frames {
     let mut frames = Frames::new();
-    for n in 0..BATCH {
+    for n in 0..size {
         let frame = line(n).parse::<PacketSpec>().expect("a packet").to_frame();
         frames.push(&frame, VnetHeader::default());
     }
@@ -48,11 +50,17 @@ fn batch(line: impl Fn(usize) -> String) -> Frames {
 }
 
 fn bench(c: &mut Criterion) {
-    let now = Timestamp::from_secs(1_700_000_000);
+    for size in BATCHES {
+        bench_batches_of(size, c);
+    }
+}
+
+fn bench_batches_of(size: usize, c: &mut Criterion) {
+    let mut now = Timestamp::from_secs(1_700_000_000);
     let client = |n: usize| format!("203.0.113.{}:{}", n % 250, 1024 + n);
-    let mut group = c.benchmark_group("live");
-    group.throughput(Throughput::Elements(BATCH as u64));
-    let mut data = batch(|n| format!("tcp {} -> 10.0.1.10:443 A seq=2 len=1000", client(n)));
+    let mut group = c.benchmark_group(format!("live/{size}"));
+    group.throughput(Throughput::Elements(size as u64));
+    let mut data = batch(size, |n| format!("tcp {} -> 10.0.1.10:443 A seq=2 len=1000", client(n)));
     let mut out = Output::new(2);
     group.bench_function("null", |b| {
         b.iter(|| {
@@ -62,11 +70,12 @@ fn bench(c: &mut Criterion) {
     });
     for workers in [1, 2] {
         let (_shared, mut firewall) = firewall(workers);
-        let mut open = batch(|n| format!("tcp {} -> 10.0.1.10:443 S seq=1", client(n)));
+        let mut open = batch(size, |n| format!("tcp {} -> 10.0.1.10:443 S seq=1", client(n)));
         firewall.batch(now, 0, &mut open, &mut out);
-        assert_eq!(out.take_sent(&open).len(), BATCH);
+        assert_eq!(out.take_sent(&open).len(), size);
         group.bench_function(format!("established, {workers} workers"), |b| {
             b.iter(|| {
+                now = now.after(Duration::from_micros(10));
                 firewall.batch(now, 0, black_box(&mut data), &mut out);
                 out.forget();
             });
