@@ -204,3 +204,24 @@ fn counters_add_up() {
         }
     }
 }
+
+/// A packet is explained with the flows that there are, and none is made by that.
+#[test]
+fn a_packet_is_explained_by_the_running_firewall() {
+    if !can_run("a_packet_is_explained_by_the_running_firewall", &[]) {
+        return;
+    }
+    let lab = Lab::new("explain", &OPEN, &[]);
+    ask(&udp(&lab.instance, &at(INSTANCE, 4000).to_string()), at(WORLD, 53), b"?");
+    let explain = |packet: [String; 4]| {
+        let packet = packet.iter().map(String::as_str);
+        let words: Vec<_> = ["explain", "--live", "--json"].into_iter().chain(packet).collect();
+        let answer: Value = serde_json::from_str(&lab.firewall.ask(&words)).expect("JSON");
+        answer["decision"]["reason"].as_str().map(str::to_owned).expect("a reason")
+    };
+    let answer =
+        |port| ["udp".into(), format!("{WORLD}:{port}"), "to".into(), format!("{INSTANCE}:4000")];
+    assert_eq!(explain(answer(53)), "reply");
+    assert_eq!(explain(answer(54)), "no-rule");
+    assert_eq!(lab.firewall.flows(&["protocol=udp"]).len(), 1);
+}
