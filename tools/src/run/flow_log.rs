@@ -192,7 +192,10 @@ impl Out {
                         // What is written goes on into the file that is there.
                         self.rotation.rotate = None;
                         let name = self.name();
-                        error!("flow log {name}: it is rotated no more: {failure}");
+                        error!(
+                            "flow log {name}: cannot rename it: {failure}; it grows until the \
+                             firewall is started again: see that its directory may be written to"
+                        );
                     }
                     return;
                 }

@@ -10,7 +10,7 @@ mod flow_log;
 mod metrics;
 mod privileges;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, SystemTime};
@@ -39,6 +39,10 @@ const WATCH: Duration = Duration::from_secs(1);
 /// Runs the command.
 pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
     start_log();
+    if args.rotation.rotate.is_some() && args.flow_log.path.as_deref() == Some(Path::new("-")) {
+        let message = "standard output cannot be rotated: name a file after --flow-log, or leave out --flow-log-rotate";
+        return Err(Failure::Usage(message.into()));
+    }
     let model = policy::load_model(&policy::read(&args.policy)?)?;
     let ports = ports(args, &model)?;
     // Signals wait from here on: one that comes early must not kill a half-made firewall.

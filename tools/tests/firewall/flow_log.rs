@@ -3,7 +3,7 @@
 use rustix::process::Signal;
 
 use crate::clients::{is_silent, reach};
-use crate::lab::{INSTANCE, Lab, Rules, WORLD, can_run};
+use crate::lab::{INSTANCE, Lab, Rules, WORLD, can_run, sgwall};
 
 /// At the end the open window is written: what passed, and what was refused, with the rule.
 #[test]
@@ -29,7 +29,7 @@ fn the_end_writes_what_passed_and_what_was_refused() {
     assert!(has(&format!("{WORLD} {INSTANCE} 1 REJECT OK ingress - no-rule")), "{text}");
 }
 
-/// A log that cannot be written is told before anything passes.
+/// A log that cannot be written is an error, with what mends it.
 #[test]
 fn a_log_that_cannot_be_written_is_an_error_at_the_start() {
     let name = "a_log_that_cannot_be_written_is_an_error_at_the_start";
@@ -53,4 +53,15 @@ fn a_log_that_cannot_be_written_is_an_error_at_the_start() {
     assert_eq!(output.status.code(), Some(3), "{said}");
     assert!(said.contains("cannot write the flow log /nonexistent/flow.log"), "{said}");
     assert!(said.contains("name a file in a directory"), "{said}");
+}
+
+/// Only a file can be renamed.
+#[test]
+fn standard_output_is_not_rotated() {
+    let mut command = sgwall();
+    command.args(["run", "--policy", "none.toml", "--flow-log", "-", "--flow-log-rotate", "1"]);
+    let output = command.output().expect("done");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("name a file after --flow-log"), "{said}");
 }
