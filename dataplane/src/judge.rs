@@ -422,6 +422,10 @@ impl Judge {
             }
             return;
         }
+        // Asked first: under a flood, answers that may not be given are not made either.
+        if !self.pipeline.would_answer(interface, frame.time) {
+            return;
+        }
         let Some(answer) = self.answer(frame.data, headers, interface, mtu.get()) else { return };
         if self.pipeline.may_answer(interface, frame.time) {
             self.emit_one(frame, &answer, (interface, Direction::Ingress), None, sink);
