@@ -37,6 +37,9 @@ pub enum FlowState {
 }
 
 impl FlowState {
+    /// How many there are.
+    pub(crate) const COUNT: usize = FlowState::Other as usize + 1;
+
     /// A stable kebab-case word.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -131,7 +134,7 @@ pub(crate) struct Track {
     pub(crate) original: Side,
     /// Bits, of which each protocol has its own.
     pub(crate) flags: u8,
-    /// TCP: the window shift of each end, 4 bits each; 15: it offered none.
+    /// TCP: the window shift of each end, 4 bits each.
     pub(crate) shifts: u8,
     /// TCP: how much more each end has been ready to take, in units of its scale. Index 0 is the
     /// original end. While a SYN is unanswered, index 1 has the bytes of data it carried.

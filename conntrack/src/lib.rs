@@ -3,7 +3,9 @@
 //! * [`table`] is the table that a worker owns: lookup, insert, refresh, expiry.
 //! * [`tcp`] is the TCP state machine (SEMANTICS 7.6, 7.7); [`entry`] has the others.
 //! * [`timeouts`] says how long each state may be idle (SEMANTICS 7.10).
-//! * `store` holds the entries of one address family: a slab, an index and a timing wheel.
+//! * `store` holds the entries of one address family: a slab, an index and a timing wheel;
+//!   `index` is the hash table, a cache line for fifteen entries.
+//! * [`Mark`] is what the caller remembers of a flow, so that it need not find it out again.
 //!
 //! **Life cycle.** An entry is made by the accepted packet that opens a flow, refreshed by every
 //! accepted packet of it, and dead once it has been idle for its state's timeout. Death is exact
@@ -18,6 +20,8 @@
 
 mod allowance;
 mod entry;
+mod index;
+mod mark;
 mod store;
 mod table;
 mod tcp;
@@ -25,7 +29,8 @@ mod timeouts;
 
 pub use allowance::Allowance;
 pub use entry::{FlowState, FlowView, may_open};
-pub use table::{Config, ConnTable, Counters, Hit, Lookup, TableFull};
+pub use mark::Mark;
+pub use table::{Config, ConnTable, Counters, Hit, Lookup, Noted, Probe, TableFull};
 pub use timeouts::TimeoutProfile;
 
 /// The interface that owns a flow: each has its own (SEMANTICS 7.1), all in one table.

@@ -1,25 +1,24 @@
 //! The entries of one address family: a slab, an index into it by key, and a timing wheel.
 //!
-//! Entries never move, so an index and a version name one for as long as it lives. The index is a
-//! hash table of slab numbers, keyed with a seed of the process: no sender can aim at a bucket.
+//! Entries never move, so an index and a version name one for as long as it lives. The index
+//! ([`crate::index`]) is keyed with a seed of the process: no sender can aim at a bucket.
 //!
 //! The wheel is a ring of lists, one for each 0.27 s of the next 18 minutes; an entry stands in
 //! the list of its deadline, or in the last one if that is further off. Refreshing writes the
 //! deadline alone: when the list comes up, an entry that lives on moves to a later one. Only a
 //! deadline that comes nearer (a connection that closes) moves an entry at once.
 
-use std::hash::Hash;
 use std::ops::Range;
 
 use ahash::RandomState;
-use hashbrown::HashTable;
-use sgwall_packet::Timestamp;
+use sgwall_packet::{FlowKeyV4, FlowKeyV6, Timestamp};
 
 use crate::Scope;
 use crate::entry::Flow;
+use crate::index::{self, Index};
 
 /// No entry.
-const NONE: u32 = u32::MAX;
+const NONE: u32 = index::NONE;
 /// Nanoseconds of a tick, as a power of two: 0.27 s.
 const TICK_BITS: u32 = 28;
 /// Lists of the wheel.
@@ -27,34 +26,82 @@ const LISTS: i64 = 4096;
 /// Entries for which room is made at the start; a larger table grows as it needs.
 const RESERVED: usize = 1 << 24;
 
-/// A name for an entry that notices when the entry is gone.
+/// The key of an entry.
+pub(crate) trait Key: Copy + Eq {
+    /// Zero-sized, and aligned as entries are to be.
+    type Align: Copy + Default + std::fmt::Debug;
+
+    /// The hash of the key on an interface.
+    fn hash(&self, scope: Scope, state: &RandomState) -> u64;
+}
+
+/// One cache line.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(align(64))]
+pub(crate) struct Line;
+
+/// Half a cache line: an entry of three is never on more than two.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(align(32))]
+pub(crate) struct HalfLine;
+
+impl Key for FlowKeyV4 {
+    type Align = Line;
+
+    #[inline]
+    fn hash(&self, scope: Scope, state: &RandomState) -> u64 {
+        let ports = self.port_bits() ^ u64::from(scope.0) << 40;
+        state.hash_one(u128::from(self.address_bits()) << 64 | u128::from(ports))
+    }
+}
+
+impl Key for FlowKeyV6 {
+    type Align = HalfLine;
+
+    #[inline]
+    fn hash(&self, scope: Scope, state: &RandomState) -> u64 {
+        let ports = self.port_bits() ^ u64::from(scope.0) << 40;
+        state.hash_one((self.low.to_bits(), self.high.to_bits(), ports))
+    }
+}
+
+/// A name for an entry that notices when the entry is gone, unless it is kept for longer than it
+/// takes to judge a batch of packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Handle {
     index: u32,
-    version: u32,
+    version: u16,
+}
+
+impl Handle {
+    /// No entry.
+    pub(crate) const NONE: Handle = Handle { index: NONE, version: 0 };
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Slot<K> {
+struct Slot<K: Key> {
+    _align: K::Align,
     key: K,
     /// Counts the entries that have stood here; odd while one does.
-    version: u32,
+    version: u16,
     /// Neighbours in the wheel's list; `next` links free slots as well.
     next: u32,
     previous: u32,
     /// The wheel's list it stands in.
     list: u16,
+    /// What the caller remembers of the flow, see [`crate::Mark`]; zero: nothing.
+    mark: u16,
     flow: Flow,
     deadline: Timestamp,
 }
 
-const _: () = assert!(size_of::<Slot<sgwall_packet::FlowKeyV4>>() <= 64);
-const _: () = assert!(size_of::<Slot<sgwall_packet::FlowKeyV6>>() <= 96);
+const _: () = assert!(size_of::<Slot<FlowKeyV4>>() == 64);
+const _: () = assert!(size_of::<Slot<FlowKeyV6>>() == 96);
 
 #[derive(Clone, Debug)]
-pub(crate) struct Store<K> {
+pub(crate) struct Store<K: Key> {
     slots: Vec<Slot<K>>,
-    index: HashTable<u32>,
+    index: Index,
     hasher: RandomState,
     free: u32,
     heads: Box<[u32]>,
@@ -62,14 +109,13 @@ pub(crate) struct Store<K> {
     cursor: i64,
 }
 
-impl<K: Copy + Eq + Hash> Store<K> {
+impl<K: Key> Store<K> {
     pub(crate) fn new(max_entries: usize, hasher: RandomState) -> Self {
-        let mut slots = Vec::new();
-        let mut index = HashTable::new();
         // Room made now is no pause later. Failing to get it is no harm: the table then grows.
         let reserved = max_entries.min(RESERVED);
+        let mut slots = Vec::new();
         let _ = slots.try_reserve_exact(reserved);
-        let _ = index.try_reserve(reserved, |_| 0);
+        let index = Index::with_room(reserved);
         let heads = vec![NONE; LISTS as usize].into();
         Store { slots, index, hasher, free: NONE, heads, cursor: i64::MIN }
     }
@@ -78,49 +124,102 @@ impl<K: Copy + Eq + Hash> Store<K> {
         self.index.len()
     }
 
-    /// The entry of a key, alive at `now`.
+    /// The hash of a key, for [`Self::candidate`] and [`Self::find`].
     #[inline]
-    pub(crate) fn find(&self, scope: Scope, key: &K, now: Timestamp) -> Option<(Handle, &Flow)> {
-        let index = self.index_of(scope, key)?;
-        let slot = self.slots.get(index as usize)?;
-        let handle = Handle { index, version: slot.version };
-        (now < slot.deadline).then_some((handle, &slot.flow))
+    pub(crate) fn hash(&self, scope: Scope, key: &K) -> u64 {
+        key.hash(scope, &self.hasher)
     }
 
-    /// Makes an entry, in place of any other of its key.
-    pub(crate) fn insert(&mut self, key: K, flow: Flow, now: Timestamp, deadline: Timestamp) {
-        if let Some(old) = self.index_of(flow.scope, &key) {
+    /// See [`Index::touch`].
+    #[inline]
+    pub(crate) fn touch(&self, hash: u64) -> u32 {
+        self.index.touch(hash)
+    }
+
+    /// The same for an entry.
+    #[inline]
+    pub(crate) fn touch_entry(&self, index: u32) -> u32 {
+        self.slots.get(index as usize).map_or(0, |slot| slot.version.into())
+    }
+
+    /// The first step of a look-up: where the entry of a hash most likely is.
+    #[inline]
+    pub(crate) fn candidate(&self, hash: u64) -> u32 {
+        self.index.candidate(hash)
+    }
+
+    /// The second: the name of the entry at a place, if its key is the one.
+    #[inline]
+    pub(crate) fn confirm(&self, index: u32, scope: Scope, key: &K) -> Handle {
+        match self.slots.get(index as usize) {
+            Some(slot) if slot.key == *key && slot.flow.scope == scope && slot.version % 2 == 1 => {
+                Handle { index, version: slot.version }
+            }
+            _ => Handle::NONE,
+        }
+    }
+
+    /// The name of the entry of a key.
+    #[inline]
+    pub(crate) fn find(&self, hash: u64, scope: Scope, key: &K) -> Option<Handle> {
+        let index = self.index_of(hash, scope, key)?;
+        let version = self.slots.get(index as usize)?.version;
+        Some(Handle { index, version })
+    }
+
+    /// Makes an entry, in place of any other of its key. The hash is the key's.
+    pub(crate) fn insert(
+        &mut self,
+        hash: u64,
+        key: K,
+        flow: Flow,
+        now: Timestamp,
+        deadline: Timestamp,
+    ) {
+        if let Some(old) = self.index_of(hash, flow.scope, &key) {
             self.free_slot(old);
         }
         if self.len() == 0 {
             self.cursor = tick(now);
+        }
+        if self.len() == self.index.room() {
+            self.grow();
         }
         let index = match self.slots.get(self.free as usize) {
             Some(slot) => std::mem::replace(&mut self.free, slot.next),
             None => self.slots.len() as u32,
         };
         let version = self.slots.get(index as usize).map_or(1, |slot| slot.version.wrapping_add(1));
-        let slot = Slot { key, version, next: NONE, previous: NONE, list: 0, flow, deadline };
+        let (next, previous, list, mark) = (NONE, NONE, 0, 0);
+        let _align = K::Align::default();
+        let slot = Slot { _align, key, version, next, previous, list, mark, flow, deadline };
         match self.slots.get_mut(index as usize) {
             Some(free) => *free = slot,
             None => self.slots.push(slot),
         }
-        let (hasher, slots) = (&self.hasher, &self.slots);
-        let hash = hasher.hash_one((flow.scope, &key));
-        self.index.insert_unique(hash, index, |&i| {
-            let slot = &slots[i as usize];
-            hasher.hash_one((slot.flow.scope, &slot.key))
-        });
+        self.index.insert(hash, index);
         self.link(index);
     }
 
-    /// The entry of a handle, if it is still the one.
-    pub(crate) fn get(&self, handle: Handle) -> Option<&Flow> {
-        let slot = self.slots.get(handle.index as usize)?;
-        (slot.version == handle.version).then_some(&slot.flow)
+    /// Twice the room in the index.
+    #[cold]
+    fn grow(&mut self) {
+        let mut index = Index::with_room(self.index.room() * 2);
+        for (slot, number) in self.slots.iter().zip(0..).filter(|(slot, _)| slot.version % 2 == 1) {
+            index.insert(slot.key.hash(slot.flow.scope, &self.hasher), number);
+        }
+        self.index = index;
     }
 
-    /// The same, to change it.
+    /// The entry of a handle and when it dies, if it is still the one.
+    #[inline]
+    pub(crate) fn get(&self, handle: Handle) -> Option<(&Flow, Timestamp)> {
+        let slot = self.slots.get(handle.index as usize)?;
+        (slot.version == handle.version).then_some((&slot.flow, slot.deadline))
+    }
+
+    /// The entry, to change it.
+    #[inline]
     pub(crate) fn get_mut(&mut self, handle: Handle) -> Option<&mut Flow> {
         let slot = self.slots.get_mut(handle.index as usize)?;
         (slot.version == handle.version).then_some(&mut slot.flow)
@@ -132,29 +231,49 @@ impl<K: Copy + Eq + Hash> Store<K> {
         (slot.version == handle.version).then_some((&slot.key, &slot.flow, slot.deadline))
     }
 
+    /// The entry of a handle, its mark and when it dies, if it is still the one; to change them.
+    #[inline]
+    pub(crate) fn marked(&mut self, handle: Handle) -> Option<(&mut Flow, &mut u16, Timestamp)> {
+        let slot = self.slots.get_mut(handle.index as usize)?;
+        let is_it = slot.version == handle.version;
+        is_it.then_some((&mut slot.flow, &mut slot.mark, slot.deadline))
+    }
+
+    /// Takes the marks off all entries.
+    pub(crate) fn forget_marks(&mut self) {
+        for slot in &mut self.slots {
+            slot.mark = 0;
+        }
+    }
+
     /// Dead entries whose places [`Self::reclaim`] would free at `now`, looking at all.
     pub(crate) fn reclaimable(&self, now: Timestamp) -> usize {
         let until = tick(now);
         let is_met = |slot: &&Slot<K>| {
-            slot.version % 2 == 1
-                && slot.deadline <= now
-                && self.cursor + (i64::from(slot.list) - self.cursor).rem_euclid(LISTS) < until
+            slot.version % 2 == 1 && slot.deadline <= now && self.due(slot.list) < until
         };
         self.slots.iter().filter(is_met).count()
     }
 
     /// Gives an entry another deadline.
+    #[inline]
     pub(crate) fn set_deadline(&mut self, handle: Handle, deadline: Timestamp) {
         let Some(slot) = self.slots.get_mut(handle.index as usize) else { return };
         if slot.version != handle.version {
             return;
         }
-        slot.deadline = deadline;
-        let due = self.cursor + (i64::from(slot.list) - self.cursor).rem_euclid(LISTS);
-        if tick(deadline) < due {
+        let was = std::mem::replace(&mut slot.deadline, deadline);
+        // No later than its deadline, an entry's list comes up: only a nearer one can miss it.
+        let list = slot.list;
+        if deadline < was && tick(deadline) < self.due(list) {
             self.unlink(handle.index);
             self.link(handle.index);
         }
+    }
+
+    /// The tick at which a list comes up.
+    fn due(&self, list: u16) -> i64 {
+        self.cursor + (i64::from(list) - self.cursor).rem_euclid(LISTS)
     }
 
     /// Removes an entry; false if it is gone already.
@@ -243,23 +362,20 @@ impl<K: Copy + Eq + Hash> Store<K> {
     }
 
     #[inline]
-    fn index_of(&self, scope: Scope, key: &K) -> Option<u32> {
-        let hash = self.hasher.hash_one((scope, key));
-        let is = |&i: &u32| {
+    fn index_of(&self, hash: u64, scope: Scope, key: &K) -> Option<u32> {
+        let is = |i: u32| {
             self.slots.get(i as usize).is_some_and(|s| s.key == *key && s.flow.scope == scope)
         };
-        self.index.find(hash, is).copied()
+        self.index.find(hash, is)
     }
 
     fn free_slot(&mut self, index: u32) {
         self.unlink(index);
         let Some(slot) = self.slots.get_mut(index as usize) else { return };
-        let hash = self.hasher.hash_one((slot.flow.scope, &slot.key));
+        let hash = slot.key.hash(slot.flow.scope, &self.hasher);
         slot.version = slot.version.wrapping_add(1);
         slot.next = std::mem::replace(&mut self.free, index);
-        if let Ok(entry) = self.index.find_entry(hash, |&i| i == index) {
-            entry.remove();
-        }
+        self.index.remove(hash, index);
     }
 
     /// Puts an entry into the list of its deadline, the nearest that the wheel has.

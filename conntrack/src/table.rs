@@ -1,6 +1,7 @@
 //! The flow table of one worker.
 
 use std::fmt;
+use std::net::Ipv4Addr;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -10,6 +11,8 @@ use sgwall_packet::{FlowKeyV4, FlowKeyV6};
 
 use crate::allowance::Allowance;
 use crate::entry::{Flow, FlowView};
+use crate::index::NONE;
+use crate::mark::Mark;
 use crate::store::{Handle, Store};
 use crate::timeouts::TimeoutProfile;
 use crate::{RuleTag, Scope};
@@ -60,6 +63,44 @@ pub enum Lookup {
     /// The packet begins a new connection where an ended one stands: to be judged by the rules
     /// (SEMANTICS 7.6).
     Reopen(Hit),
+}
+
+/// A look-up of several steps: the flow that a packet names, and where the table has it. Good
+/// until the end of a batch; what has changed meanwhile is noticed.
+#[derive(Clone, Copy, Debug)]
+pub struct Probe {
+    key: FlowKey,
+    side: Side,
+    scope: Scope,
+    hash: u64,
+    candidate: u32,
+    handle: Handle,
+}
+
+impl Probe {
+    /// That of a packet which names no flow: nothing is found.
+    pub const NOTHING: Probe = {
+        const NOWHERE: Ipv4Addr = Ipv4Addr::UNSPECIFIED;
+        let (low_port, high_port, protocol) = (0, 0, 0);
+        let key = FlowKeyV4 { low: NOWHERE, high: NOWHERE, low_port, high_port, protocol };
+        Probe {
+            key: FlowKey::V4(key),
+            side: Side::Low,
+            scope: Scope(u32::MAX),
+            hash: 0,
+            candidate: NONE,
+            handle: Handle::NONE,
+        }
+    };
+}
+
+/// A packet of a known flow, see [`ConnTable::note_marked`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Noted {
+    /// Whether the packet goes in the reply direction.
+    pub reply: bool,
+    /// The rule that admitted the flow.
+    pub tag: RuleTag,
 }
 
 /// What a table has counted since it was made.
@@ -131,7 +172,6 @@ impl ConnTable {
         self.find(scope, key, side, now).map(|(hit, _)| hit)
     }
 
-    #[inline]
     fn find(
         &self,
         scope: Scope,
@@ -139,19 +179,136 @@ impl ConnTable {
         side: Side,
         now: Timestamp,
     ) -> Option<(Hit, &Flow)> {
-        let (handle, flow) = match key {
-            FlowKey::V4(key) => self.v4.find(scope, key, now)?,
-            FlowKey::V6(key) => self.v6.find(scope, key, now)?,
+        let handle = match key {
+            FlowKey::V4(key) => self.v4.find(self.v4.hash(scope, key), scope, key)?,
+            FlowKey::V6(key) => self.v6.find(self.v6.hash(scope, key), scope, key)?,
+        };
+        self.hit(key, side, handle, now)
+    }
+
+    /// The entry of a handle, if it is alive at `now`.
+    #[inline]
+    fn hit(
+        &self,
+        key: &FlowKey,
+        side: Side,
+        handle: Handle,
+        now: Timestamp,
+    ) -> Option<(Hit, &Flow)> {
+        let is_ipv6 = matches!(key, FlowKey::V6(_));
+        let (flow, deadline) = match is_ipv6 {
+            false => self.v4.get(handle)?,
+            true => self.v6.get(handle)?,
         };
         let hit = Hit {
             reply: flow.is_reply(side),
             tag: flow.tag,
             generation: flow.generation,
-            is_ipv6: matches!(key, FlowKey::V6(_)),
+            is_ipv6,
             side,
             handle,
         };
-        Some((hit, flow))
+        (now < deadline).then_some((hit, flow))
+    }
+
+    /// The first step of several look-ups at once: which flow a packet names.
+    #[inline]
+    #[must_use]
+    pub fn probe(&self, scope: Scope, headers: &Headers) -> Probe {
+        let Some((key, side)) = FlowKey::of(headers) else { return Probe::NOTHING };
+        let hash = match &key {
+            FlowKey::V4(key) => self.v4.hash(scope, key),
+            FlowKey::V6(key) => self.v6.hash(scope, key),
+        };
+        Probe { key, side, scope, hash, candidate: NONE, handle: Handle::NONE }
+    }
+
+    /// The next steps, each for all packets before the one after it, so that their cache misses
+    /// come together: the line of the index, then the entry.
+    #[inline]
+    pub fn locate(&self, probes: &mut [Probe]) {
+        let mut touched = 0;
+        for probe in &*probes {
+            touched ^= match &probe.key {
+                FlowKey::V4(_) => self.v4.touch(probe.hash),
+                FlowKey::V6(_) => self.v6.touch(probe.hash),
+            };
+        }
+        for probe in &mut *probes {
+            probe.candidate = match &probe.key {
+                FlowKey::V4(_) => self.v4.candidate(probe.hash),
+                FlowKey::V6(_) => self.v6.candidate(probe.hash),
+            };
+        }
+        for probe in &*probes {
+            touched ^= match &probe.key {
+                FlowKey::V4(_) => self.v4.touch_entry(probe.candidate),
+                FlowKey::V6(_) => self.v6.touch_entry(probe.candidate),
+            };
+        }
+        // Nobody wants to know, but the compiler must not find out.
+        std::hint::black_box(touched);
+        for probe in probes {
+            probe.handle = match &probe.key {
+                FlowKey::V4(key) => self.v4.confirm(probe.candidate, probe.scope, key),
+                FlowKey::V6(key) => self.v6.confirm(probe.candidate, probe.scope, key),
+            };
+        }
+    }
+
+    /// The last step for a packet of a flow that was located: if the entry is still the one, alive,
+    /// and marked as `mark` asks, the packet is noted in it as by [`Self::refresh`]. `None`: nothing
+    /// is changed, and [`Self::lookup`] tells. So it is for a packet that begins a new connection
+    /// and, with `in_window`, for one that [`Self::is_out_of_window`] speaks of.
+    #[inline]
+    pub fn note_marked(
+        &mut self,
+        probe: &Probe,
+        mark: Mark,
+        headers: &Headers,
+        now: Timestamp,
+        timeouts: &TimeoutProfile,
+        in_window: bool,
+    ) -> Option<Noted> {
+        let (handle, side) = (probe.handle, probe.side);
+        let is_ipv6 = matches!(probe.key, FlowKey::V6(_));
+        let (flow, has, deadline) = match is_ipv6 {
+            false => self.v4.marked(handle)?,
+            true => self.v6.marked(handle)?,
+        };
+        if deadline <= now
+            || !mark.is_on(*has)
+            || flow.is_reopened_by(headers)
+            || (in_window && flow.is_outside(headers, side))
+        {
+            return None;
+        }
+        let noted = Noted { reply: flow.is_reply(side), tag: flow.tag };
+        if flow.note(headers, side) {
+            let deadline = timeouts.deadline(now, flow.track.state);
+            match is_ipv6 {
+                false => self.v4.set_deadline(handle, deadline),
+                true => self.v6.set_deadline(handle, deadline),
+            }
+        }
+        Some(noted)
+    }
+
+    /// Puts a mark on an entry.
+    pub fn mark(&mut self, hit: &Hit, mark: Mark) {
+        let entry = match hit.is_ipv6 {
+            false => self.v4.marked(hit.handle).map(|(_, has, _)| has),
+            true => self.v6.marked(hit.handle).map(|(_, has, _)| has),
+        };
+        if let Some(has) = entry {
+            *has = mark.put_on(*has);
+        }
+    }
+
+    /// Takes the marks off all entries.
+    pub fn forget_marks(&mut self) {
+        self.v4.forget_marks();
+        self.v6.forget_marks();
     }
 
     /// Whether a packet of a flow is a TCP segment outside the receiver's window, or a RST that
@@ -163,7 +320,7 @@ impl ConnTable {
             false => self.v4.get(hit.handle),
             true => self.v6.get(hit.handle),
         };
-        flow.is_some_and(|flow| flow.is_outside(headers, hit.side))
+        flow.is_some_and(|(flow, _)| flow.is_outside(headers, hit.side))
     }
 
     /// Notes an accepted packet in its entry: its state advances and its idle time starts again.
@@ -182,7 +339,7 @@ impl ConnTable {
         if !flow.note(headers, hit.side) {
             return;
         }
-        let deadline = now.after(timeouts.of(flow.track.state));
+        let deadline = timeouts.deadline(now, flow.track.state);
         match hit.is_ipv6 {
             false => self.v4.set_deadline(hit.handle, deadline),
             true => self.v6.set_deadline(hit.handle, deadline),
@@ -210,10 +367,14 @@ impl ConnTable {
             return Err(TableFull);
         }
         let flow = Flow::open(scope, headers, side, tag, generation);
-        let deadline = now.after(timeouts.of(flow.track.state));
+        let deadline = timeouts.deadline(now, flow.track.state);
         match key {
-            FlowKey::V4(key) => self.v4.insert(key, flow, now, deadline),
-            FlowKey::V6(key) => self.v6.insert(key, flow, now, deadline),
+            FlowKey::V4(key) => {
+                self.v4.insert(self.v4.hash(scope, &key), key, flow, now, deadline);
+            }
+            FlowKey::V6(key) => {
+                self.v6.insert(self.v6.hash(scope, &key), key, flow, now, deadline);
+            }
         }
         self.counters.created += 1;
         Ok(())

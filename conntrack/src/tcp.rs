@@ -38,7 +38,9 @@ impl From {
 const FIN: u8 = 1;
 /// The second FIN came from the reply end.
 const LAST_FIN_REPLY: u8 = 1 << 2;
-/// An end has offered no window scale.
+/// From this bit on: the window scale that the SYN offers.
+const OFFER: u8 = 4;
+/// It offers none; the largest is 14.
 const NO_SHIFT: u8 = 15;
 
 /// How far behind what its receiver expects a segment may lie at least (a retransmission), and how
@@ -55,38 +57,47 @@ impl Track {
         self.flags |= flag << end as u8;
     }
 
-    /// The shift of an end's window: 0 unless both ends have offered one.
+    /// The shift of an end's window: 0 unless both have offered one.
+    #[inline]
     fn shift(&self, end: From) -> u8 {
-        let shifts = [self.shifts & 15, self.shifts >> 4];
-        if shifts.contains(&NO_SHIFT) { 0 } else { shifts[end as usize] }
+        self.shifts >> (4 * end as u8) & 15
     }
 
-    fn note_shift(&mut self, end: From, offered: Option<u8>) {
-        let shift = offered.unwrap_or(NO_SHIFT).min(NO_SHIFT);
-        self.shifts = match end {
-            From::Original => self.shifts & 0xf0 | shift,
-            From::Reply => self.shifts & 0x0f | shift << 4,
+    /// Notes what the SYN offers.
+    fn offer_shift(&mut self, offered: Option<u8>) {
+        self.flags |= offered.unwrap_or(NO_SHIFT) << OFFER;
+    }
+
+    /// Notes what the answer to the SYN offers, which decides for both ends.
+    fn settle_shifts(&mut self, offered: Option<u8>) {
+        self.shifts = match (self.flags >> OFFER, offered) {
+            (original @ 0..NO_SHIFT, Some(reply)) => original | reply << 4,
+            _ => 0,
         };
     }
 
     /// Bytes that `end` is ready to take; at least one, which a zero-window probe uses.
+    #[inline]
     fn window(&self, end: From) -> u32 {
         (u32::from(self.window[end as usize]) << self.shift(end)).max(1)
     }
 
     /// The largest window that `end` can have offered: how far back a sender that has missed its
     /// acknowledgements may begin again.
+    #[inline]
     fn widest(&self, end: From) -> u32 {
         (u32::from(u16::MAX) << self.shift(end)).max(SLACK)
     }
 
     /// How far a segment begins beyond what its receiver expects, and how far it ends.
+    #[inline]
     fn reach(&self, from: From, tcp: &Tcp) -> (i32, i32) {
         let ahead = tcp.seq.wrapping_sub(self.expects[from.other() as usize]) as i32;
         (ahead, ahead.saturating_add_unsigned(segment_len(tcp)))
     }
 
     /// Whether a segment lies where its receiver can use it, or is an old one sent again.
+    #[inline]
     fn in_window(&self, from: From, tcp: &Tcp) -> bool {
         let (start, end) = self.reach(from, tcp);
         let window = self.window(from.other());
@@ -94,6 +105,7 @@ impl Track {
     }
 
     /// Whether a segment acknowledges what the other end may have sent, or did long ago.
+    #[inline]
     fn acknowledges_sent(&self, from: From, tcp: &Tcp) -> bool {
         let ahead = tcp.ack.wrapping_sub(self.expects[from as usize]) as i32;
         (-(self.widest(from) as i32)..=(self.window(from) + SLACK) as i32).contains(&ahead)
@@ -129,6 +141,7 @@ impl Track {
     }
 
     /// Takes over what an end says it expects and is ready to take.
+    #[inline]
     fn learn(&mut self, from: From, tcp: &Tcp) {
         let (end, shift) = (from as usize, self.shift(from));
         let bytes = match tcp.flags.contains(TcpFlags::SYN) {
@@ -147,7 +160,7 @@ impl Track {
     fn note_answer(&mut self, tcp: &Tcp) {
         let bytes = self.window(From::Original);
         self.expects[From::Original as usize] = tcp.seq.wrapping_add(1);
-        self.note_shift(From::Reply, tcp.window_scale);
+        self.settle_shifts(tcp.window_scale);
         self.window[From::Original as usize] = in_units(bytes, self.shift(From::Original));
         let window = u32::from(tcp.window);
         self.window[From::Reply as usize] = in_units(window, self.shift(From::Reply));
@@ -158,15 +171,15 @@ impl Track {
 }
 
 /// Bytes of a window as its field counts them, rounded up: what fits is never taken for too much.
+#[inline]
 fn in_units(bytes: u32, shift: u8) -> u16 {
-    bytes.div_ceil(1 << shift).min(u16::MAX.into()) as u16
+    (u64::from(bytes) + ((1 << shift) - 1) >> shift).min(u16::MAX.into()) as u16
 }
 
 /// Notes the SYN that opens a flow.
 pub(crate) fn open(track: &mut Track, syn: &Tcp) {
     track.window[From::Original as usize] = syn.window;
-    track.note_shift(From::Original, syn.window_scale);
-    track.note_shift(From::Reply, None);
+    track.offer_shift(syn.window_scale);
     note_syn(track, syn);
 }
 
@@ -212,6 +225,7 @@ pub(crate) fn is_outside(track: &Track, from: From, tcp: &Tcp) -> bool {
 }
 
 /// What an accepted segment makes of the state; `None`: it has no effect, not even a refresh.
+#[inline]
 pub(crate) fn advance(track: &mut Track, from: From, tcp: &Tcp) -> Option<FlowState> {
     use FlowState as S;
     let state = track.state;
@@ -300,6 +314,7 @@ pub(crate) fn advance(track: &mut Track, from: From, tcp: &Tcp) -> Option<FlowSt
 }
 
 /// Sequence numbers that a segment takes: payload, SYN and FIN.
+#[inline]
 fn segment_len(tcp: &Tcp) -> u32 {
     let one = |flag| u32::from(tcp.flags.contains(flag));
     tcp.payload_len + one(TcpFlags::SYN) + one(TcpFlags::FIN)

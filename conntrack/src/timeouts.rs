@@ -1,6 +1,6 @@
 //! How long a flow may be idle (SEMANTICS 7.10).
 
-use sgwall_packet::Duration;
+use sgwall_packet::{Duration, Timestamp};
 
 use crate::entry::FlowState;
 
@@ -8,49 +8,34 @@ use crate::entry::FlowState;
 /// (SEMANTICS 7.11).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TimeoutProfile {
-    /// TCP, SYN seen: 120 s.
-    pub tcp_syn_sent: Duration,
-    /// TCP, SYN answered: 60 s.
-    pub tcp_syn_recv: Duration,
-    /// TCP, established: 432,000 s, five days.
-    pub tcp_established: Duration,
-    /// TCP, first FIN seen: 120 s.
-    pub tcp_fin_wait: Duration,
-    /// TCP, first FIN acknowledged: 60 s.
-    pub tcp_close_wait: Duration,
-    /// TCP, second FIN seen: 30 s.
-    pub tcp_last_ack: Duration,
-    /// TCP, both FINs acknowledged: 120 s.
-    pub tcp_time_wait: Duration,
-    /// TCP, reset: 10 s.
-    pub tcp_close: Duration,
-    /// UDP, at most one transaction: 30 s.
-    pub udp: Duration,
-    /// UDP, more than one transaction: 180 s.
-    pub udp_stream: Duration,
-    /// ICMP and ICMPv6 queries: 30 s.
-    pub icmp: Duration,
-    /// Every other protocol: 600 s.
-    pub other: Duration,
+    /// Nanoseconds, by state.
+    nanos: [i64; FlowState::COUNT],
 }
+
+/// The defaults in seconds; that of an established TCP connection is five days.
+const DEFAULTS: [(FlowState, u64); FlowState::COUNT] = [
+    (FlowState::TcpSynSent, 120),
+    (FlowState::TcpSynSent2, 120),
+    (FlowState::TcpSynRecv, 60),
+    (FlowState::TcpEstablished, 432_000),
+    (FlowState::TcpFinWait, 120),
+    (FlowState::TcpCloseWait, 60),
+    (FlowState::TcpLastAck, 30),
+    (FlowState::TcpTimeWait, 120),
+    (FlowState::TcpClose, 10),
+    (FlowState::Udp, 30),
+    (FlowState::UdpStream, 180),
+    (FlowState::Icmp, 30),
+    (FlowState::Other, 600),
+];
 
 impl Default for TimeoutProfile {
     fn default() -> Self {
-        let s = Duration::from_secs;
-        TimeoutProfile {
-            tcp_syn_sent: s(120),
-            tcp_syn_recv: s(60),
-            tcp_established: s(432_000),
-            tcp_fin_wait: s(120),
-            tcp_close_wait: s(60),
-            tcp_last_ack: s(30),
-            tcp_time_wait: s(120),
-            tcp_close: s(10),
-            udp: s(30),
-            udp_stream: s(180),
-            icmp: s(30),
-            other: s(600),
+        let mut profile = TimeoutProfile { nanos: [0; FlowState::COUNT] };
+        for (state, seconds) in DEFAULTS {
+            profile.set(state, Duration::from_secs(seconds));
         }
+        profile
     }
 }
 
@@ -58,19 +43,40 @@ impl TimeoutProfile {
     /// How long a flow in `state` may be idle.
     #[must_use]
     pub const fn of(&self, state: FlowState) -> Duration {
-        match state {
-            FlowState::TcpSynSent | FlowState::TcpSynSent2 => self.tcp_syn_sent,
-            FlowState::TcpSynRecv => self.tcp_syn_recv,
-            FlowState::TcpEstablished => self.tcp_established,
-            FlowState::TcpFinWait => self.tcp_fin_wait,
-            FlowState::TcpCloseWait => self.tcp_close_wait,
-            FlowState::TcpLastAck => self.tcp_last_ack,
-            FlowState::TcpTimeWait => self.tcp_time_wait,
-            FlowState::TcpClose => self.tcp_close,
-            FlowState::Udp => self.udp,
-            FlowState::UdpStream => self.udp_stream,
-            FlowState::Icmp => self.icmp,
-            FlowState::Other => self.other,
+        Duration::from_nanos(self.nanos[state as usize].unsigned_abs())
+    }
+
+    /// Sets how long a flow in `state` may be idle, up to 292 years.
+    pub fn set(&mut self, state: FlowState, idle: Duration) {
+        self.nanos[state as usize] = i64::try_from(idle.as_nanos()).unwrap_or(i64::MAX);
+    }
+
+    /// When a flow in `state` is dead whose last packet came at `now`.
+    #[inline]
+    pub(crate) const fn deadline(&self, now: Timestamp, state: FlowState) -> Timestamp {
+        Timestamp::from_nanos(now.as_nanos().saturating_add(self.nanos[state as usize]))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_state_has_its_default() {
+        let profile = TimeoutProfile::default();
+        for (place, (state, seconds)) in DEFAULTS.into_iter().enumerate() {
+            assert_eq!(state as usize, place);
+            assert_eq!(profile.of(state), Duration::from_secs(seconds));
         }
+    }
+
+    #[test]
+    fn deadlines_saturate() {
+        let mut profile = TimeoutProfile::default();
+        profile.set(FlowState::Udp, Duration::MAX);
+        let end = Timestamp::from_nanos(i64::MAX);
+        assert_eq!(profile.deadline(Timestamp::from_secs(1), FlowState::Udp), end);
+        assert_eq!(profile.deadline(end, FlowState::Icmp), end);
     }
 }

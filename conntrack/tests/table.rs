@@ -6,7 +6,7 @@ use std::collections::HashMap;
 
 use common::{SCOPE, Tracker, at, headers};
 use proptest::prelude::*;
-use sgwall_conntrack::{Config, ConnTable, Lookup, RuleTag, Scope, TimeoutProfile};
+use sgwall_conntrack::{Config, ConnTable, FlowState, Lookup, RuleTag, Scope, TimeoutProfile};
 use sgwall_packet::{Duration, FlowKey, Side, Timestamp};
 
 /// A flow as the naive map has it: UDP and other protocols, whose states are simple enough to
@@ -81,8 +81,9 @@ proptest! {
             match step {
                 Step::Expire { budget } => table.expire(now, budget.into()),
                 Step::Shorten { seconds } => {
-                    timeouts.udp_stream = Duration::from_secs(seconds.into());
-                    timeouts.other = Duration::from_secs(10 * u64::from(seconds));
+                    timeouts.set(FlowState::UdpStream, Duration::from_secs(seconds.into()));
+                    let other = Duration::from_secs(10 * u64::from(seconds));
+                    timeouts.set(FlowState::Other, other);
                 }
                 Step::Packet { flow, turned, scope, gap } => {
                     now = now.after(Duration::from_millis(gap.into()));
@@ -98,7 +99,7 @@ proptest! {
                         (Lookup::Miss, None) => {
                             table.insert(scope_id, &headers, now, &timeouts, RuleTag(flow.into()), 0)
                                 .unwrap();
-                            let timeout = if flow < 16 { timeouts.udp } else { timeouts.other };
+                            let timeout = if flow < 16 { timeouts.of(FlowState::Udp) } else { timeouts.of(FlowState::Other) };
                             naive.insert((scope, key), Naive {
                                 original: side, transactions: 0, asked: true, last: now, timeout,
                             });
@@ -113,9 +114,9 @@ proptest! {
                             known.asked = !hit.reply;
                             known.last = now;
                             known.timeout = match (flow < 16, known.transactions) {
-                                (true, 0 | 1) => timeouts.udp,
-                                (true, _) => timeouts.udp_stream,
-                                (false, _) => timeouts.other,
+                                (true, 0 | 1) => timeouts.of(FlowState::Udp),
+                                (true, _) => timeouts.of(FlowState::UdpStream),
+                                (false, _) => timeouts.of(FlowState::Other),
                             };
                             naive.insert((scope, key), known);
                         }

@@ -51,6 +51,17 @@ impl Sides {
         egress.into_iter().chain(self.ingress.map(|side| (side, Direction::Ingress)))
     }
 
+    /// The side that judges first.
+    #[inline]
+    #[must_use]
+    pub const fn first(&self) -> Option<(&Side, Direction)> {
+        match (&self.egress, &self.ingress) {
+            (Some(side), _) => Some((side, Direction::Egress)),
+            (None, Some(side)) => Some((side, Direction::Ingress)),
+            (None, None) => None,
+        }
+    }
+
     /// Whether no interface is concerned.
     #[must_use]
     pub const fn is_empty(self) -> bool {
@@ -104,8 +115,8 @@ impl Attribution {
         dst: IpAddr,
     ) -> Sides {
         let by_mac = |mac: Option<[u8; 6]>| policy.interface_by_mac(mac?);
-        let from_mac = by_mac(link.mac.map(|(_, src)| src));
-        let to_mac = by_mac(link.mac.map(|(dst, _)| dst));
+        let from_mac = by_mac(link.mac.map(|macs| macs.src()));
+        let to_mac = by_mac(link.mac.map(|macs| macs.dst()));
         let from_public = policy.interface_by_public(&src);
         let to_public = policy.interface_by_public(&dst);
 

@@ -11,6 +11,7 @@ use std::net::IpAddr;
 use std::ops::Range;
 use std::sync::Arc;
 
+use sgwall_conntrack::Probe;
 use sgwall_packet::{
     Direction, Frame, Headers, LinkInfo, LinkType, ParseError, Readdress, Timestamp, Transport,
     addresses, fragment_ipv4, parse, too_big,
@@ -221,6 +222,7 @@ impl Judge {
 
     /// Finds interfaces by `attribution` from the next frame on.
     pub fn set_attribution(&mut self, attribution: Attribution) {
+        self.pipeline.begin_epoch();
         self.attribution = attribution;
     }
 
@@ -244,7 +246,7 @@ impl Judge {
                 if sides.is_empty() {
                     return self.skip(frame, Some(&headers), None, SkipReason::NotOurs, sink);
                 }
-                self.judge_sides(frame, &headers, &Route { sides, segment: None }, sink);
+                self.judge_sides(frame, &headers, &Route { sides, segment: None }, None, sink);
                 self.release(sink);
             }
             Ok(Frame::Arp(_)) => {
@@ -258,16 +260,37 @@ impl Judge {
     }
 
     /// Judges a frame whose headers and way are known, as they are to whoever received it on a
-    /// device. Time passes with [`Self::advance`] alone.
+    /// device. Time passes with [`Self::advance`] alone. `probe` is what [`Self::locate`] has found
+    /// of its flow, if it was asked.
     pub fn judge_on(
         &mut self,
         frame: FrameInput<'_>,
         headers: &Headers,
         route: &Route,
+        probe: Option<&Probe>,
         sink: Sink<'_>,
     ) {
-        self.judge_sides(frame, headers, route, sink);
+        self.judge_sides(frame, headers, route, probe, sink);
         self.release(sink);
+    }
+
+    /// The flow of a packet on the side that judges it first, to be looked up by [`Self::locate`].
+    #[inline]
+    #[must_use]
+    pub fn probe(&self, headers: &Headers, route: &Route) -> Probe {
+        match route.sides.first() {
+            Some((side, _)) if side.readdress.is_nothing() => {
+                self.pipeline.probe(side.interface, headers)
+            }
+            _ => Probe::NOTHING,
+        }
+    }
+
+    /// Looks up the flows of a batch of packets, which is quicker than one after the other. What
+    /// changes until they are judged is noticed.
+    #[inline]
+    pub fn locate(&self, probes: &mut [Probe]) {
+        self.pipeline.locate(probes);
     }
 
     /// Counts and tells of a frame that no stage but parsing sees: one that is not IP, or that
@@ -296,12 +319,14 @@ impl Judge {
         self.release(sink);
     }
 
-    /// Judges a packet on each of `sides` in order, until one refuses or holds it.
+    /// Judges a packet on each of `sides` in order, until one refuses or holds it. `probe`: what has
+    /// been found of its flow on the first.
     fn judge_sides(
         &mut self,
         frame: FrameInput<'_>,
         captured: &Headers,
         route: &Route,
+        mut probe: Option<&Probe>,
         sink: Sink<'_>,
     ) {
         let Route { sides, segment } = route;
@@ -322,7 +347,10 @@ impl Judge {
             if let Some(segment) = segment.filter(|_| packet.size > 0) {
                 packet.size = segment;
             }
-            let verdict = self.pipeline.process(&packet);
+            let verdict = match probe.take() {
+                Some(probe) => self.pipeline.process_located(&packet, probe),
+                None => self.pipeline.process_alone(&packet),
+            };
             if verdict.outcome == Outcome::Hold {
                 self.hold(frame, captured, *sides, direction);
                 return;
@@ -533,7 +561,7 @@ impl Judge {
             }
             if goes_on {
                 let route = Route { sides: other_side, segment: None };
-                self.judge_sides(frame, &held.headers, &route, sink);
+                self.judge_sides(frame, &held.headers, &route, None, sink);
             }
         }
     }
@@ -649,11 +677,11 @@ pub(crate) fn as_seen<'a>(
 /// The link header of an answer: the packet's own, from its receiver to its sender.
 fn turned_round(link_header: &[u8], headers: &Headers) -> Vec<u8> {
     let mut header = link_header.to_vec();
-    if let Some((dst, src)) = headers.link.mac
+    if let Some(macs) = headers.link.mac
         && let Some(addresses) = header.first_chunk_mut::<12>()
     {
-        addresses[..6].copy_from_slice(&src);
-        addresses[6..].copy_from_slice(&dst);
+        addresses[..6].copy_from_slice(&macs.src());
+        addresses[6..].copy_from_slice(&macs.dst());
     }
     header
 }

@@ -23,7 +23,8 @@ pub fn check_mac(
     direction: Direction,
     link: &LinkInfo,
 ) -> Result<(), DropReason> {
-    let (Some(own), Some((dst, src))) = (interface.mac, link.mac) else { return Ok(()) };
+    let (Some(own), Some(macs)) = (interface.mac, link.mac) else { return Ok(()) };
+    let (dst, src) = (macs.dst(), macs.src());
     let is_own = match direction {
         Direction::Egress => src == own,
         Direction::Ingress => dst == own || is_group(dst),
@@ -48,7 +49,7 @@ pub fn check_arp(
     frame: &[u8],
 ) -> Result<Arp, DropReason> {
     let arp = Arp::parse(frame).map_err(|_| DropReason::ArpInvalid)?;
-    let is_senders = link.mac.is_none_or(|(_, src)| src == arp.sender_mac);
+    let is_senders = link.mac.is_none_or(|macs| macs.src() == arp.sender_mac);
     let sender = IpAddr::V4(arp.sender);
     let is_true = match direction {
         Direction::Egress => {
@@ -74,7 +75,7 @@ pub fn check_neighbour(
     const REDIRECT: u8 = 137;
     let message =
         NeighbourMessage::parse(headers, frame).map_err(|_| DropReason::NeighbourInvalid)?;
-    let sender = headers.link.mac.map(|(_, src)| src);
+    let sender = headers.link.mac.map(|macs| macs.src());
     let is_senders = message.mac.is_none_or(|mac| sender.is_none_or(|sender| sender == mac));
     let claimed = message.claimed(headers.src);
     let owns = |addr| interface.owns(&IpAddr::V6(addr));

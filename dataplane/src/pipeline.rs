@@ -4,6 +4,7 @@
 //! and virtual reassembly are its own. Time comes with each packet and may step back.
 
 mod flows;
+mod known;
 mod unfiltered;
 
 use std::collections::{HashMap, HashSet};
@@ -12,7 +13,7 @@ use std::num::NonZeroU16;
 use std::sync::Arc;
 
 use sgwall_conntrack::{
-    Allowance, ConnTable, Hit, Lookup, RuleTag, Scope, TimeoutProfile, may_open,
+    Allowance, ConnTable, Hit, Lookup, Probe, RuleTag, Scope, TimeoutProfile, may_open,
 };
 use sgwall_packet::{
     Direction, Duration, FlowKey, FragmentInfo, Headers, Timestamp, Transport, quoted_of_receiver,
@@ -88,6 +89,8 @@ pub struct Pipeline {
     pub(crate) state: State,
     counters: Counters,
     names: Names,
+    /// Room for the look-ups of a batch.
+    probes: Vec<Probe>,
 }
 
 /// What packets change; apart from the policy, so that judging borrows both.
@@ -101,6 +104,8 @@ pub(crate) struct State {
     tags: Vec<RuleTag>,
     /// By interface index: the router's answers to packets that do not fit.
     answers: Vec<RateLimit>,
+    /// Of the marks that hold, see [`known`].
+    epoch: u16,
 }
 
 /// What is to be written down once the packet is finally accepted (SEMANTICS 7.8).
@@ -137,10 +142,15 @@ impl Pipeline {
             tracking: Vec::new(),
             tags: Vec::new(),
             answers: Vec::new(),
+            epoch: 0,
         };
-        let counters = Counters::default();
-        let mut pipeline =
-            Pipeline { policy: Arc::clone(&policy), state, counters, names: Names::default() };
+        let mut pipeline = Pipeline {
+            policy: Arc::clone(&policy),
+            state,
+            counters: Counters::default(),
+            names: Names::default(),
+            probes: Vec::new(),
+        };
         pipeline.set_policy(policy);
         pipeline
     }
@@ -166,6 +176,7 @@ impl Pipeline {
         let before = self.policy.interfaces().iter();
         let places = before.map(|interface| policy.interface_by_id(&interface.id)).collect();
         self.counters.change_policy(places, policy.interfaces().len(), policy.rules().len());
+        self.begin_epoch();
         self.policy = policy;
     }
 
@@ -353,6 +364,9 @@ impl State {
         packet: &PacketContext<'_>,
     ) -> Verdict {
         let (verdict, effect) = self.decide(policy, interface, packet);
+        if let Effect::Refresh(hit) = &effect {
+            self.mark(interface, packet, hit);
+        }
         self.commit(policy, packet, verdict, effect)
     }
 
@@ -677,24 +691,27 @@ fn lost_addresses(
 }
 
 fn profile(timeouts: Timeouts) -> TimeoutProfile {
+    use sgwall_conntrack::FlowState as S;
     let mut profile = TimeoutProfile::default();
-    let set = |to: &mut Duration, seconds: Option<u32>| {
-        if let Some(seconds) = seconds {
-            *to = Duration::from_secs(seconds.into());
+    let of_states: [(&[S], Option<u32>); 12] = [
+        (&[S::TcpSynSent, S::TcpSynSent2], timeouts.tcp_syn_sent),
+        (&[S::TcpSynRecv], timeouts.tcp_syn_recv),
+        (&[S::TcpEstablished], timeouts.tcp_established),
+        (&[S::TcpFinWait], timeouts.tcp_fin_wait),
+        (&[S::TcpCloseWait], timeouts.tcp_close_wait),
+        (&[S::TcpLastAck], timeouts.tcp_last_ack),
+        (&[S::TcpTimeWait], timeouts.tcp_time_wait),
+        (&[S::TcpClose], timeouts.tcp_close),
+        (&[S::Udp], timeouts.udp),
+        (&[S::UdpStream], timeouts.udp_stream),
+        (&[S::Icmp], timeouts.icmp),
+        (&[S::Other], timeouts.other),
+    ];
+    for (states, seconds) in of_states {
+        for (&state, seconds) in states.iter().zip(seconds.into_iter().cycle()) {
+            profile.set(state, Duration::from_secs(seconds.into()));
         }
-    };
-    set(&mut profile.tcp_syn_sent, timeouts.tcp_syn_sent);
-    set(&mut profile.tcp_syn_recv, timeouts.tcp_syn_recv);
-    set(&mut profile.tcp_established, timeouts.tcp_established);
-    set(&mut profile.tcp_fin_wait, timeouts.tcp_fin_wait);
-    set(&mut profile.tcp_close_wait, timeouts.tcp_close_wait);
-    set(&mut profile.tcp_last_ack, timeouts.tcp_last_ack);
-    set(&mut profile.tcp_time_wait, timeouts.tcp_time_wait);
-    set(&mut profile.tcp_close, timeouts.tcp_close);
-    set(&mut profile.udp, timeouts.udp);
-    set(&mut profile.udp_stream, timeouts.udp_stream);
-    set(&mut profile.icmp, timeouts.icmp);
-    set(&mut profile.other, timeouts.other);
+    }
     profile
 }
 

@@ -2,7 +2,7 @@
 
 use sgwall_dataplane::DropReason;
 use sgwall_dataplane::neighbour::{check_arp, check_mac, check_neighbour};
-use sgwall_packet::{Direction, Frame, Headers, LinkInfo, LinkType, Mac, build, parse};
+use sgwall_packet::{Direction, Frame, Headers, LinkInfo, LinkType, Mac, Macs, build, parse};
 use sgwall_rules::compile::{CompiledPolicy, Generation};
 use sgwall_rules::load::{Input, load};
 
@@ -111,7 +111,9 @@ fn mac_addresses_are_the_interfaces_own() {
     let policy = policy(true);
     let interface = &policy.interfaces()[0];
     let check = |direction, dst, src| {
-        let link = LinkInfo { mac: Some((dst, src)), ..LinkInfo::NONE };
+        let both: Vec<u8> = [dst, src].concat();
+        let macs = Macs::from_frame(both.try_into().expect("two addresses"));
+        let link = LinkInfo { mac: Some(macs), ..LinkInfo::NONE };
         check_mac(interface, direction, &link).is_ok()
     };
     assert!(check(Direction::Egress, ROUTER, OWN));

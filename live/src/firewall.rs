@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use std::num::NonZeroU16;
 use std::sync::Arc;
 
+use sgwall_conntrack::Probe;
 use sgwall_dataplane::neighbour::{check_arp, check_mac, check_neighbour};
 use sgwall_dataplane::{
     DropReason, Emitted, Event, FrameInput, Judge, Judgement, PassReason, Route, Sides, Verdict,
@@ -36,6 +37,8 @@ pub struct Firewall {
     work: Vec<Work>,
     /// By frame of the batch: whether it was judged.
     done: Vec<bool>,
+    /// Look-ups of the packets of a shard.
+    probes: Vec<Probe>,
     fragments: Vec<Vec<u8>>,
 }
 
@@ -70,6 +73,7 @@ impl Firewall {
             token: 0,
             work: Vec::new(),
             done: Vec::new(),
+            probes: Vec::new(),
             fragments: Vec::new(),
         }
     }
@@ -144,7 +148,13 @@ impl Firewall {
                 out: &mut *out,
             };
             judge.advance(now, &mut |event| courier.deliver(&event, None));
-            for work in of_shard {
+            self.probes.clear();
+            self.probes.extend(of_shard.clone().map(|work| match &work.what {
+                What::Ip { headers, route } => judge.probe(headers, route),
+                _ => Probe::NOTHING,
+            }));
+            judge.locate(&mut self.probes);
+            for (work, probe) in of_shard.zip(&self.probes) {
                 self.token += 1;
                 let current = Current {
                     token: self.token << WORKER_BITS | self.worker as u64,
@@ -152,7 +162,7 @@ impl Firewall {
                     bytes: frames.bytes(work.frame),
                     header: frames.header(work.frame),
                 };
-                courier.judge(judge, &work.what, &current, now);
+                courier.judge(judge, &work.what, probe, &current, now);
                 self.done[work.frame] = true;
             }
         }
@@ -212,13 +222,13 @@ impl Sight<'_> {
                 if let Err(reason) = check_mac(interface, Direction::Egress, link) {
                     return Some(self.dropped(reason));
                 }
-                if let (None, Some((_, src))) = (interface.mac, link.mac) {
-                    self.shared.learned.note(self.port, src);
+                if let (None, Some(macs)) = (interface.mac, link.mac) {
+                    self.shared.learned.note(self.port, macs.src());
                 }
             }
             Behind::Network => {
                 // Nobody out there has the MAC address of an instance in here.
-                let src = link.mac.and_then(|(_, src)| policy.interface_by_mac(src));
+                let src = link.mac.and_then(|macs| policy.interface_by_mac(macs.src()));
                 if src.is_some_and(|interface| topology.port_of(interface).is_some()) {
                     return Some(self.dropped(DropReason::MacCheck));
                 }
@@ -325,7 +335,14 @@ struct Courier<'a> {
 }
 
 impl Courier<'_> {
-    fn judge(&mut self, judge: &mut Judge, what: &What, current: &Current<'_>, now: Timestamp) {
+    fn judge(
+        &mut self,
+        judge: &mut Judge,
+        what: &What,
+        probe: &Probe,
+        current: &Current<'_>,
+        now: Timestamp,
+    ) {
         // What was cut for a frame that is now held has nothing to do with this one.
         self.fragments.clear();
         self.cut_to = None;
@@ -340,7 +357,7 @@ impl Courier<'_> {
         };
         match what {
             What::Ip { headers, route } => {
-                judge.judge_on(frame, headers, route, &mut |event| {
+                judge.judge_on(frame, headers, route, Some(probe), &mut |event| {
                     self.deliver(&event, Some(current));
                 });
             }
@@ -441,7 +458,7 @@ impl Courier<'_> {
         if let Some(sender) = from {
             let sides = Sides { egress: Some(side(sender)), ..Sides::default() };
             let mut passed = false;
-            judge.judge_on(frame, headers, &Route { sides, segment: None }, &mut |event| {
+            judge.judge_on(frame, headers, &Route { sides, segment: None }, None, &mut |event| {
                 passed |= matches!(event.judgement, Judgement::Verdict(v) if v.is_pass());
                 self.deliver(&event, Some(current));
             });
@@ -462,7 +479,7 @@ impl Courier<'_> {
                 continue;
             }
             let sides = Sides { ingress: Some(side(receiver)), ..Sides::default() };
-            judge.judge_on(frame, headers, &Route { sides, segment: None }, &mut |event| {
+            judge.judge_on(frame, headers, &Route { sides, segment: None }, None, &mut |event| {
                 self.deliver(&event, Some(current));
             });
         }

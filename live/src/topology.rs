@@ -154,7 +154,7 @@ impl Topology {
         link: &LinkInfo,
         dst: IpAddr,
     ) -> Option<usize> {
-        let (mac, _) = link.mac?;
+        let mac = link.mac?.dst();
         if is_group(mac) {
             return None;
         }
@@ -190,7 +190,7 @@ impl Topology {
             _ => None,
         };
         let receiver = receiver.or_else(owner).or_else(only)?;
-        let origin = headers.link.mac.and_then(|(_, src)| policy.interface_by_mac(src));
+        let origin = headers.link.mac.and_then(|macs| policy.interface_by_mac(macs.src()));
         Some(Sides { egress: None, ingress: Some(side(receiver)), origin })
     }
 
@@ -206,7 +206,7 @@ impl Topology {
         tells_all: bool,
     ) -> impl Iterator<Item = (usize, usize)> + 'a {
         let one = self.receiver(policy, learned, link, target);
-        let is_group = link.mac.is_none_or(|(dst, _)| is_group(dst));
+        let is_group = link.mac.is_none_or(|macs| is_group(macs.dst()));
         self.served.iter().copied().filter(move |&(index, _)| {
             let Some(interface) = policy.interfaces().get(index) else { return false };
             if !is_group {

@@ -68,7 +68,7 @@ pub enum FlowKey {
 }
 
 /// Key of an IPv4 flow. Addresses in `low`/`high` order; see [`FlowKey::of`] for the ports.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub struct FlowKeyV4 {
     /// The smaller endpoint's address.
     pub low: Ipv4Addr,
@@ -97,28 +97,61 @@ pub struct FlowKeyV6 {
     pub protocol: u8,
 }
 
-/// Hashed in whole words: field by field it takes twice as long, on the way of every packet.
+impl FlowKeyV4 {
+    /// Both addresses, `low` in the high half.
+    #[inline]
+    #[must_use]
+    pub const fn address_bits(&self) -> u64 {
+        (self.low.to_bits() as u64) << 32 | self.high.to_bits() as u64
+    }
+
+    /// Ports and protocol: 16, 16 and 8 bits, from bit 0 up.
+    #[inline]
+    #[must_use]
+    pub const fn port_bits(&self) -> u64 {
+        port_bits(self.low_port, self.high_port, self.protocol)
+    }
+}
+
+impl FlowKeyV6 {
+    /// Ports and protocol: 16, 16 and 8 bits, from bit 0 up.
+    #[inline]
+    #[must_use]
+    pub const fn port_bits(&self) -> u64 {
+        port_bits(self.low_port, self.high_port, self.protocol)
+    }
+}
+
+const fn port_bits(low: u16, high: u16, protocol: u8) -> u64 {
+    low as u64 | (high as u64) << 16 | (protocol as u64) << 32
+}
+
+/// Compared in whole words, on the way of every packet.
+impl PartialEq for FlowKeyV4 {
+    #[inline]
+    fn eq(&self, other: &Self) -> bool {
+        self.address_bits() == other.address_bits() && self.port_bits() == other.port_bits()
+    }
+}
+
+impl Eq for FlowKeyV4 {}
+
+/// Hashed in whole words: field by field it takes twice as long.
 impl Hash for FlowKeyV4 {
     #[inline]
     fn hash<H: Hasher>(&self, state: &mut H) {
-        let addresses = u64::from(u32::from(self.low)) << 32 | u64::from(u32::from(self.high));
-        state.write_u64(addresses);
-        state.write_u64(ports_and_protocol(self.low_port, self.high_port, self.protocol));
+        state.write_u64(self.address_bits());
+        state.write_u64(self.port_bits());
     }
 }
 
 impl Hash for FlowKeyV6 {
     #[inline]
     fn hash<H: Hasher>(&self, state: &mut H) {
-        state.write_u128(u128::from(self.low));
-        state.write_u128(u128::from(self.high));
-        state.write_u64(ports_and_protocol(self.low_port, self.high_port, self.protocol));
+        state.write_u128(self.low.to_bits());
+        state.write_u128(self.high.to_bits());
+        state.write_u64(self.port_bits());
     }
-}
-
-#[inline]
-fn ports_and_protocol(low: u16, high: u16, protocol: u8) -> u64 {
-    u64::from(low) << 32 | u64::from(high) << 16 | u64::from(protocol)
 }
 
 impl FlowKey {
@@ -162,27 +195,36 @@ impl FlowKey {
     #[inline]
     #[must_use]
     pub fn of(h: &Headers) -> Option<(FlowKey, Side)> {
+        let (ports, asked) = ends(h)?;
+        let protocol = h.protocol;
         // By reference and by family: addresses that are copied as whole enums cost more than all
         // else here.
         match (&h.src, &h.dst) {
             (IpAddr::V4(src), IpAddr::V4(dst)) => {
-                let (side, low_port, high_port) = place(h, u32::from(*src), u32::from(*dst))?;
-                let (low, high) = match side {
-                    Side::Low => (*src, *dst),
-                    Side::High => (*dst, *src),
+                let end = |a: &Ipv4Addr, port: u16| u64::from(a.to_bits()) << 16 | u64::from(port);
+                let (src, dst) = (end(src, ports.0), end(dst, ports.1));
+                let side = asked.unwrap_or_else(|| Side::of_order(src <= dst));
+                let (low, high) = side.in_order(src, dst);
+                let key = FlowKeyV4 {
+                    low: Ipv4Addr::from_bits((low >> 16) as u32),
+                    high: Ipv4Addr::from_bits((high >> 16) as u32),
+                    low_port: low as u16,
+                    high_port: high as u16,
+                    protocol,
                 };
-                let protocol = h.protocol;
-                let key = FlowKeyV4 { low, high, low_port, high_port, protocol };
                 Some((FlowKey::V4(key), side))
             }
             (IpAddr::V6(src), IpAddr::V6(dst)) => {
-                let (side, low_port, high_port) = place(h, u128::from(*src), u128::from(*dst))?;
-                let (low, high) = match side {
-                    Side::Low => (*src, *dst),
-                    Side::High => (*dst, *src),
+                let (src, dst) = ((src.to_bits(), ports.0), (dst.to_bits(), ports.1));
+                let side = asked.unwrap_or_else(|| Side::of_order(src <= dst));
+                let (low, high) = side.in_order(src, dst);
+                let key = FlowKeyV6 {
+                    low: Ipv6Addr::from_bits(low.0),
+                    high: Ipv6Addr::from_bits(high.0),
+                    low_port: low.1,
+                    high_port: high.1,
+                    protocol,
                 };
-                let protocol = h.protocol;
-                let key = FlowKeyV6 { low, high, low_port, high_port, protocol };
                 Some((FlowKey::V6(key), side))
             }
             _ => None,
@@ -190,23 +232,33 @@ impl FlowKey {
     }
 }
 
-/// Which endpoint of its flow's key a packet comes from, and the ports of the key. `src` and `dst`
-/// are its addresses as numbers.
-#[inline]
-fn place<A: Ord>(h: &Headers, src: A, dst: A) -> Option<(Side, u16, u16)> {
-    let by_order = |src_port: u16, dst_port: u16| match (&src, src_port) <= (&dst, dst_port) {
-        true => (Side::Low, src_port, dst_port),
-        false => (Side::High, dst_port, src_port),
-    };
-    Some(match &h.transport {
-        Transport::Tcp(t) => by_order(t.src_port, t.dst_port),
-        Transport::Udp { src_port, dst_port } => by_order(*src_port, *dst_port),
-        Transport::Icmp(i) => {
-            let request = query_request_type(h.protocol, i.kind)?;
-            let side = if request == i.kind { Side::Low } else { Side::High };
-            (side, u16::from(request), i.identifier?)
+impl Side {
+    const fn of_order(is_low: bool) -> Side {
+        if is_low { Side::Low } else { Side::High }
+    }
+
+    /// Source and destination of a packet from this side, in the key's order.
+    fn in_order<T>(self, src: T, dst: T) -> (T, T) {
+        match self {
+            Side::Low => (src, dst),
+            Side::High => (dst, src),
         }
-        Transport::Other => by_order(0, 0),
+    }
+}
+
+/// What stands for the ports of a packet's source and destination in the key of its flow, and the
+/// side it comes from where not the order of the endpoints tells.
+#[inline]
+fn ends(h: &Headers) -> Option<((u16, u16), Option<Side>)> {
+    Some(match &h.transport {
+        Transport::Tcp(t) => ((t.src_port, t.dst_port), None),
+        Transport::Udp { src_port, dst_port } => ((*src_port, *dst_port), None),
+        Transport::Icmp(i) => {
+            let (request, identifier) = (query_request_type(h.protocol, i.kind)?, i.identifier?);
+            let side = Side::of_order(request == i.kind);
+            (side.in_order(u16::from(request), identifier), Some(side))
+        }
+        Transport::Other => ((0, 0), None),
         Transport::LaterFragment => return None,
     })
 }

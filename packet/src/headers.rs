@@ -1,6 +1,6 @@
 //! The plain values that parsing yields. Nothing here borrows from the frame: offsets do that.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use crate::neighbour::Mac;
 
@@ -55,8 +55,35 @@ pub struct LinkInfo {
     pub ethertype: u16,
     /// The outermost VLAN identifier (0-4095), if tagged.
     pub vlan: Option<u16>,
-    /// Destination and source MAC address; `None` where the link type has no MAC header.
-    pub mac: Option<(Mac, Mac)>,
+    /// MAC addresses; `None` where the link type has no MAC header.
+    pub mac: Option<Macs>,
+}
+
+/// Destination and source MAC address, as they begin an Ethernet frame. In one piece, because the
+/// parser copies them for every frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Macs([u8; 12]);
+
+impl Macs {
+    /// Both addresses in the order of the frame: the destination first.
+    #[must_use]
+    pub const fn from_frame(both: [u8; 12]) -> Self {
+        Macs(both)
+    }
+
+    /// The destination.
+    #[must_use]
+    pub fn dst(&self) -> Mac {
+        let [dst @ .., _, _, _, _, _, _] = self.0;
+        dst
+    }
+
+    /// The source.
+    #[must_use]
+    pub fn src(&self) -> Mac {
+        let [_, _, _, _, _, _, src @ ..] = self.0;
+        src
+    }
 }
 
 impl LinkInfo {
@@ -200,6 +227,21 @@ pub struct FragmentInfo {
 }
 
 impl Headers {
+    /// Those of no packet: what is to be filled in.
+    pub const NONE: Headers = Headers {
+        link: LinkInfo::NONE,
+        src: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        dst: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        protocol: 0,
+        transport: Transport::Other,
+        fragment: None,
+        dont_fragment: false,
+        hop_limit: 0,
+        ip_len: 0,
+        ip_offset: 0,
+        transport_offset: 0,
+    };
+
     /// Whether the packet is IPv6.
     #[must_use]
     pub const fn is_ipv6(&self) -> bool {

@@ -20,11 +20,12 @@ mod time;
 pub use error::{Layer, ParseError};
 pub use flow::{FiveTuple, FlowKey, FlowKeyV4, FlowKeyV6, Side, query_request_type};
 pub use headers::{
-    FragmentInfo, Frame, Headers, IcmpInfo, LinkInfo, LinkType, Tcp, TcpFlags, Transport, protocol,
+    FragmentInfo, Frame, Headers, IcmpInfo, LinkInfo, LinkType, Macs, Tcp, TcpFlags, Transport,
+    protocol,
 };
 pub use mtu::{fragment_ipv4, too_big};
 pub use neighbour::{Arp, Mac, NeighbourMessage};
-pub use parse::{addresses, is_extension_header, parse, parse_ip};
+pub use parse::{Kind, addresses, is_extension_header, parse, parse_into, parse_ip};
 pub use quote::{is_icmp_error, quoted, quoted_of_receiver};
 pub use readdress::Readdress;
 pub use text::{PacketSpec, SpecError};

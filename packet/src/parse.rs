@@ -26,16 +26,44 @@ use crate::headers::{Frame, Headers, LinkInfo, LinkType};
 ///
 /// # Errors
 /// Why the headers cannot be read. A capture that cut off only payload is no error.
-#[inline]
 pub fn parse(link: LinkType, frame: &[u8], wire_len: usize) -> Result<Frame, ParseError> {
+    let mut headers = Headers::NONE;
+    Ok(match parse_into(link, frame, wire_len, &mut headers)? {
+        Kind::Ip => Frame::Ip(headers),
+        Kind::Arp => Frame::Arp(headers.link),
+        Kind::Other => Frame::Other(headers.link),
+    })
+}
+
+/// What a frame carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// An IP packet.
+    Ip,
+    /// An ARP packet.
+    Arp,
+    /// Anything else.
+    Other,
+}
+
+/// As [`parse`], into `headers`: of what is not IP only the link layer. For whoever reads many
+/// frames: headers that are moved afterwards cost more than reading them.
+///
+/// # Errors
+/// Why the headers cannot be read; `headers` then says nothing.
+#[inline]
+pub fn parse_into(
+    link: LinkType,
+    frame: &[u8],
+    wire_len: usize,
+    headers: &mut Headers,
+) -> Result<Kind, ParseError> {
     let bytes = Bytes::new(frame, wire_len);
-    match link::parse(link, bytes)? {
-        link::Payload::Ip(info, offset) => {
-            ip::parse(bytes.with_link(offset), info, transport::parse).map(Frame::Ip)
-        }
-        link::Payload::Arp(info) => Ok(Frame::Arp(info)),
-        link::Payload::Other(info) => Ok(Frame::Other(info)),
+    let (kind, offset) = link::parse(link, bytes, &mut headers.link)?;
+    if kind == Kind::Ip {
+        ip::parse(bytes.with_link(offset), headers, transport::parse)?;
     }
+    Ok(kind)
 }
 
 /// Reads the headers of one bare IP packet; see [`parse`].
@@ -43,22 +71,26 @@ pub fn parse(link: LinkType, frame: &[u8], wire_len: usize) -> Result<Frame, Par
 /// # Errors
 /// Why the headers cannot be read.
 pub fn parse_ip(packet: &[u8], wire_len: usize) -> Result<Headers, ParseError> {
-    ip::parse(Bytes::new(packet, wire_len), LinkInfo::NONE, transport::parse)
+    let mut headers = Headers::NONE;
+    ip::parse(Bytes::new(packet, wire_len), &mut headers, transport::parse)?;
+    Ok(headers)
 }
 
 /// Reads the headers of a packet of which only the beginning is there, as ICMP errors quote it:
 /// eight bytes of transport header are enough, and what they lack reads as zero.
 pub(crate) fn parse_quoted(packet: &[u8]) -> Result<Headers, ParseError> {
-    ip::parse(Bytes::new(packet, usize::MAX >> 1), LinkInfo::NONE, transport::parse_start)
+    let mut headers = Headers::NONE;
+    ip::parse(Bytes::new(packet, usize::MAX >> 1), &mut headers, transport::parse_start)?;
+    Ok(headers)
 }
 
 /// The addresses of a frame that [`parse`] refuses, if at least those can be read: enough to say
 /// whom a broken packet concerns.
 #[must_use]
 pub fn addresses(link: LinkType, frame: &[u8]) -> Option<(IpAddr, IpAddr)> {
-    let bytes = Bytes::new(frame, frame.len());
-    match link::parse(link, bytes).ok()? {
-        link::Payload::Ip(_, offset) => ip::addresses(bytes.with_link(offset)),
+    let (bytes, mut info) = (Bytes::new(frame, frame.len()), LinkInfo::NONE);
+    match link::parse(link, bytes, &mut info).ok()? {
+        (Kind::Ip, offset) => ip::addresses(bytes.with_link(offset)),
         _ => None,
     }
 }

@@ -148,9 +148,9 @@ fn is_by_mac(
     interface: usize,
     direction: Direction,
 ) -> bool {
-    let mac = link.mac.map(|(dst, src)| match direction {
-        Direction::Ingress => dst,
-        Direction::Egress => src,
+    let mac = link.mac.map(|macs| match direction {
+        Direction::Ingress => macs.dst(),
+        Direction::Egress => macs.src(),
     });
     mac.and_then(|mac| policy.interface_by_mac(mac)) == Some(interface)
 }

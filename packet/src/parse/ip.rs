@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::{Bytes, bad_field};
 use crate::error::{Layer, ParseError};
-use crate::headers::{FragmentInfo, Headers, LinkInfo, Transport};
+use crate::headers::{FragmentInfo, Headers, Transport};
 
 const HOP_BY_HOP: u8 = 0;
 const ROUTING: u8 = 43;
@@ -15,25 +15,29 @@ const MAX_EXTENSIONS: u32 = 8;
 const MAX_EXTENSION_BYTES: usize = 256;
 
 /// Reads the transport header of a packet.
-pub(super) type TransportParser =
-    fn(Bytes<'_>, usize, u8, Option<FragmentInfo>) -> Result<Transport, ParseError>;
+pub(super) trait TransportParser:
+    Fn(Bytes<'_>, usize, u8, &Option<FragmentInfo>, &mut Transport) -> Result<(), ParseError>
+{
+}
+
+impl<F> TransportParser for F where
+    F: Fn(Bytes<'_>, usize, u8, &Option<FragmentInfo>, &mut Transport) -> Result<(), ParseError>
+{
+}
 
 #[inline(always)]
 pub(super) fn parse(
     bytes: Bytes<'_>,
-    link: LinkInfo,
-    transport: TransportParser,
-) -> Result<Headers, ParseError> {
-    let [first] = *bytes.array(layer_of(link), bytes.ip)?;
-    match (first >> 4, link.ethertype) {
-        (4, 0x0800 | 0) => ipv4(bytes, link, transport),
-        (6, 0x86dd | 0) => ipv6(bytes, link, transport),
-        (version, _) => Err(bad_field(layer_of(link), bytes.ip, "version", version.into())),
+    out: &mut Headers,
+    transport: impl TransportParser,
+) -> Result<(), ParseError> {
+    let layer = if out.link.ethertype == 0x86dd { Layer::Ipv6 } else { Layer::Ipv4 };
+    let [first] = *bytes.array(layer, bytes.ip)?;
+    match (first >> 4, out.link.ethertype) {
+        (4, 0x0800 | 0) => ipv4(bytes, out, transport),
+        (6, 0x86dd | 0) => ipv6(bytes, out, transport),
+        (version, _) => Err(bad_field(layer, bytes.ip, "version", version.into())),
     }
-}
-
-fn layer_of(link: LinkInfo) -> Layer {
-    if link.ethertype == 0x86dd { Layer::Ipv6 } else { Layer::Ipv4 }
 }
 
 /// Source and destination, where at least the fixed header is there.
@@ -62,9 +66,9 @@ fn ipv6_addresses(h: &[u8; 40]) -> (IpAddr, IpAddr) {
 #[inline(always)]
 fn ipv4(
     bytes: Bytes<'_>,
-    link: LinkInfo,
-    transport: TransportParser,
-) -> Result<Headers, ParseError> {
+    out: &mut Headers,
+    transport: impl TransportParser,
+) -> Result<(), ParseError> {
     let at = bytes.ip;
     let h: &[u8; 20] = bytes.array(Layer::Ipv4, at)?;
     let header_len = usize::from(h[0] & 0x0f) * 4;
@@ -84,50 +88,57 @@ fn ipv4(
 
     let (src, dst) = ipv4_addresses(h);
     let flags_and_offset = u16::from_be_bytes([h[6], h[7]]);
-    let (more, offset) = (flags_and_offset & 0x2000 != 0, u32::from(flags_and_offset & 0x1fff) * 8);
-    let len = (total_len - header_len) as u32;
-    let id = u16::from_be_bytes([h[4], h[5]]).into();
-    let fragment = (more || offset > 0).then_some(FragmentInfo { id, offset, len, more });
-    check_fragment(Layer::Ipv4, at, fragment)?;
+    out.fragment = None;
+    if flags_and_offset & 0x3fff != 0 {
+        out.fragment = Some(ipv4_fragment(h, at, total_len - header_len)?);
+    }
     let transport_offset = at + header_len;
-    Ok(Headers {
-        link,
-        src,
-        dst,
-        protocol: h[9],
-        transport: transport(bytes, transport_offset, h[9], fragment)?,
-        fragment,
-        dont_fragment: flags_and_offset & 0x4000 != 0,
-        hop_limit: h[8],
-        ip_len: total_len as u32,
-        ip_offset: at as u16,
-        transport_offset: transport_offset as u16,
-    })
+    // Field by field, to where they stay: a whole of many small parts is slow to move.
+    (out.src, out.dst) = (src, dst);
+    out.protocol = h[9];
+    transport(bytes, transport_offset, h[9], &out.fragment, &mut out.transport)?;
+    out.dont_fragment = flags_and_offset & 0x4000 != 0;
+    out.hop_limit = h[8];
+    out.ip_len = total_len as u32;
+    out.ip_offset = at as u16;
+    out.transport_offset = transport_offset as u16;
+    Ok(())
+}
+
+/// Where an IPv4 packet with `len` bytes of data stands in its datagram.
+#[inline(never)]
+fn ipv4_fragment(h: &[u8; 20], at: usize, len: usize) -> Result<FragmentInfo, ParseError> {
+    let flags_and_offset = u16::from_be_bytes([h[6], h[7]]);
+    let fragment = FragmentInfo {
+        id: u16::from_be_bytes([h[4], h[5]]).into(),
+        offset: u32::from(flags_and_offset & 0x1fff) * 8,
+        len: len as u32,
+        more: flags_and_offset & 0x2000 != 0,
+    };
+    check_fragment(Layer::Ipv4, at, fragment)?;
+    Ok(fragment)
 }
 
 /// A datagram is at most 65,535 bytes (RFC 791, RFC 8200 section 4.5): a fragment that would
 /// reach further is the "ping of death".
-fn check_fragment(
-    layer: Layer,
-    at: usize,
-    fragment: Option<FragmentInfo>,
-) -> Result<(), ParseError> {
-    let end = |f: FragmentInfo| f.offset.saturating_add(f.len);
-    match fragment {
-        Some(f) if end(f) > 65_535 => Err(bad_field(layer, at, "fragment end", end(f))),
-        Some(f) if f.more && f.len % 8 != 0 => {
-            Err(bad_field(layer, at, "length of a fragment that is not the last", f.len))
-        }
-        _ => Ok(()),
+fn check_fragment(layer: Layer, at: usize, fragment: FragmentInfo) -> Result<(), ParseError> {
+    let end = fragment.offset.saturating_add(fragment.len);
+    if end > 65_535 {
+        return Err(bad_field(layer, at, "fragment end", end));
     }
+    if fragment.more && !fragment.len.is_multiple_of(8) {
+        let len = fragment.len;
+        return Err(bad_field(layer, at, "length of a fragment that is not the last", len));
+    }
+    Ok(())
 }
 
-#[inline(always)]
+#[inline(never)]
 fn ipv6(
     bytes: Bytes<'_>,
-    link: LinkInfo,
-    transport: TransportParser,
-) -> Result<Headers, ParseError> {
+    out: &mut Headers,
+    transport: impl TransportParser,
+) -> Result<(), ParseError> {
     let at = bytes.ip;
     let h: &[u8; 40] = bytes.array(Layer::Ipv6, at)?;
     let (src, dst) = ipv6_addresses(h);
@@ -174,7 +185,7 @@ fn ipv6(
                 };
                 // An atomic fragment is no fragment (RFC 6946).
                 if info.more || info.offset > 0 {
-                    check_fragment(Layer::Ipv6Extension, offset, Some(info))?;
+                    check_fragment(Layer::Ipv6Extension, offset, info)?;
                     fragment = Some(info);
                 }
             }
@@ -188,19 +199,16 @@ fn ipv6(
             break;
         }
     }
-    Ok(Headers {
-        link,
-        src,
-        dst,
-        protocol,
-        transport: transport(bytes, offset, protocol, fragment)?,
-        fragment,
-        dont_fragment: true,
-        hop_limit: h[7],
-        ip_len: bytes.left(at) as u32,
-        ip_offset: at as u16,
-        transport_offset: offset as u16,
-    })
+    (out.src, out.dst) = (src, dst);
+    out.protocol = protocol;
+    out.fragment = fragment;
+    transport(bytes, offset, protocol, &out.fragment, &mut out.transport)?;
+    out.dont_fragment = true;
+    out.hop_limit = h[7];
+    out.ip_len = bytes.left(at) as u32;
+    out.ip_offset = at as u16;
+    out.transport_offset = offset as u16;
+    Ok(())
 }
 
 /// The jumbo payload option among Hop-by-Hop options (RFC 2675, section 2).

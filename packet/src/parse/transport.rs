@@ -8,33 +8,70 @@ use crate::headers::{FragmentInfo, IcmpInfo, Tcp, TcpFlags, Transport, protocol}
 /// Largest shift of the window-scale option (RFC 7323, section 2.3).
 const MAX_WINDOW_SCALE: u8 = 14;
 
-/// Reads the transport header at `offset`; `bytes` ends where the IP packet does.
-#[inline]
+/// Reads the transport header at `offset` into `out`; `bytes` ends where the IP packet does.
+#[inline(always)]
 pub(super) fn parse(
     bytes: Bytes<'_>,
     offset: usize,
     proto: u8,
-    fragment: Option<FragmentInfo>,
-) -> Result<Transport, ParseError> {
-    if fragment.is_some_and(|f| f.offset > 0) {
-        return Ok(Transport::LaterFragment);
+    fragment: &Option<FragmentInfo>,
+    out: &mut Transport,
+) -> Result<(), ParseError> {
+    if fragment.is_some() {
+        return parse_fragment(bytes, offset, proto, fragment, out);
     }
-    let transport = match proto {
-        protocol::TCP => tcp(bytes, offset, fragment.is_some()),
-        protocol::UDP => udp(bytes, offset, fragment.is_some()),
-        protocol::ICMP | protocol::ICMPV6 => icmp(bytes, offset, proto),
-        _ => Ok(Transport::Other),
-    };
-    match transport {
-        Err(ParseError::TooShort { layer, offset, needed, had }) if fragment.is_some() => {
-            Err(ParseError::TinyFragment { layer, offset, needed, had })
-        }
-        transport => transport,
+    match proto {
+        protocol::TCP => tcp(bytes, offset, false, out),
+        protocol::UDP => udp(bytes, offset, false, out),
+        _ => parse_other(bytes, offset, proto, out),
     }
 }
 
-#[inline]
-fn tcp(bytes: Bytes<'_>, offset: usize, is_fragment: bool) -> Result<Transport, ParseError> {
+fn parse_other(
+    bytes: Bytes<'_>,
+    offset: usize,
+    proto: u8,
+    out: &mut Transport,
+) -> Result<(), ParseError> {
+    *out = match proto {
+        protocol::ICMP | protocol::ICMPV6 => icmp(bytes, offset, proto)?,
+        _ => Transport::Other,
+    };
+    Ok(())
+}
+
+#[inline(never)]
+fn parse_fragment(
+    bytes: Bytes<'_>,
+    offset: usize,
+    proto: u8,
+    fragment: &Option<FragmentInfo>,
+    out: &mut Transport,
+) -> Result<(), ParseError> {
+    if fragment.is_some_and(|f| f.offset > 0) {
+        *out = Transport::LaterFragment;
+        return Ok(());
+    }
+    let parsed = match proto {
+        protocol::TCP => tcp(bytes, offset, true, out),
+        protocol::UDP => udp(bytes, offset, true, out),
+        _ => parse_other(bytes, offset, proto, out),
+    };
+    parsed.map_err(|error| match error {
+        ParseError::TooShort { layer, offset, needed, had } => {
+            ParseError::TinyFragment { layer, offset, needed, had }
+        }
+        error => error,
+    })
+}
+
+#[inline(always)]
+fn tcp(
+    bytes: Bytes<'_>,
+    offset: usize,
+    is_fragment: bool,
+    out: &mut Transport,
+) -> Result<(), ParseError> {
     let h: &[u8; 20] = bytes.array(Layer::Tcp, offset)?;
     let claimed = usize::from(h[12] >> 4) * 4;
     // A first fragment may end among the options: what filters look at is there (RFC 1858).
@@ -47,7 +84,7 @@ fn tcp(bytes: Bytes<'_>, offset: usize, is_fragment: bool) -> Result<Transport, 
         true => window_scale(bytes.slice(Layer::Tcp, offset + 20, header_len - 20)?),
         false => None,
     };
-    Ok(Transport::Tcp(Tcp {
+    *out = Transport::Tcp(Tcp {
         src_port: u16::from_be_bytes([h[0], h[1]]),
         dst_port: u16::from_be_bytes([h[2], h[3]]),
         seq: u32::from_be_bytes([h[4], h[5], h[6], h[7]]),
@@ -56,7 +93,8 @@ fn tcp(bytes: Bytes<'_>, offset: usize, is_fragment: bool) -> Result<Transport, 
         flags,
         window_scale,
         payload_len: (bytes.left(offset) - header_len) as u32,
-    }))
+    });
+    Ok(())
 }
 
 /// Reads the first eight bytes of a transport header: ports, or ICMP type, code and identifier.
@@ -64,15 +102,17 @@ pub(super) fn parse_start(
     bytes: Bytes<'_>,
     offset: usize,
     proto: u8,
-    fragment: Option<FragmentInfo>,
-) -> Result<Transport, ParseError> {
+    fragment: &Option<FragmentInfo>,
+    out: &mut Transport,
+) -> Result<(), ParseError> {
     if fragment.is_some_and(|f| f.offset > 0) {
-        return Ok(Transport::LaterFragment);
+        *out = Transport::LaterFragment;
+        return Ok(());
     }
     let [s0, s1, d0, d1, q0, q1, q2, q3] = *bytes.array(Layer::Tcp, offset)?;
     let (src_port, dst_port) = (u16::from_be_bytes([s0, s1]), u16::from_be_bytes([d0, d1]));
-    match proto {
-        protocol::TCP => Ok(Transport::Tcp(Tcp {
+    *out = match proto {
+        protocol::TCP => Transport::Tcp(Tcp {
             src_port,
             dst_port,
             seq: u32::from_be_bytes([q0, q1, q2, q3]),
@@ -81,15 +121,16 @@ pub(super) fn parse_start(
             flags: TcpFlags::default(),
             window_scale: None,
             payload_len: 0,
-        })),
-        protocol::UDP => Ok(Transport::Udp { src_port, dst_port }),
-        protocol::ICMP | protocol::ICMPV6 => icmp(bytes, offset, proto),
-        _ => Ok(Transport::Other),
-    }
+        }),
+        protocol::UDP => Transport::Udp { src_port, dst_port },
+        _ => return parse_other(bytes, offset, proto, out),
+    };
+    Ok(())
 }
 
 /// The shift of the window-scale option, if the options hold one. Options that make no sense are
 /// the receiver's affair: the search ends there.
+#[inline(never)]
 fn window_scale(mut options: &[u8]) -> Option<u8> {
     const END: u8 = 0;
     const NOP: u8 = 1;
@@ -104,8 +145,13 @@ fn window_scale(mut options: &[u8]) -> Option<u8> {
     }
 }
 
-#[inline]
-fn udp(bytes: Bytes<'_>, offset: usize, is_fragment: bool) -> Result<Transport, ParseError> {
+#[inline(always)]
+fn udp(
+    bytes: Bytes<'_>,
+    offset: usize,
+    is_fragment: bool,
+    out: &mut Transport,
+) -> Result<(), ParseError> {
     let h: &[u8; 8] = bytes.array(Layer::Udp, offset)?;
     let len = u16::from_be_bytes([h[4], h[5]]);
     // A first fragment's length is the whole datagram's; 0 is a jumbogram (RFC 2675, section 4)
@@ -114,13 +160,14 @@ fn udp(bytes: Bytes<'_>, offset: usize, is_fragment: bool) -> Result<Transport, 
     if len != 0 && (len < 8 || beyond) {
         return Err(bad_field(Layer::Udp, offset, "length", len.into()));
     }
-    Ok(Transport::Udp {
+    *out = Transport::Udp {
         src_port: u16::from_be_bytes([h[0], h[1]]),
         dst_port: u16::from_be_bytes([h[2], h[3]]),
-    })
+    };
+    Ok(())
 }
 
-#[inline]
+#[inline(never)]
 fn icmp(bytes: Bytes<'_>, offset: usize, proto: u8) -> Result<Transport, ParseError> {
     // Type, code and checksum are all that every message has; queries have an identifier.
     let [kind, code, _, _] = *bytes.array(Layer::Icmp, offset)?;

@@ -1,0 +1,145 @@
+//! The short way: packets of tracked flows of which the long way has been found out before.
+//!
+//! Whether a packet is exempt, carried by the VPC, own to the interface and let through by the
+//! network ACL depends on its five-tuple, its direction and the policy, and on nothing that differs
+//! between the whole packets of a TCP or UDP flow. So when the long way has passed one, its flow's
+//! entry is marked for that direction, and from then on tracking alone decides: one look-up, and the
+//! size of the packet. A new policy, or another way of finding interfaces, is a new epoch, in which
+//! no mark holds.
+//!
+//! What an entry may be marked for is decided strictly: the ACL must let the packet through even
+//! where it does not apply because the packet stays in the subnet, since that depends on the hop
+//! (SEMANTICS 9.4). Explaining never takes the short way, so whoever compares the two
+//! (`pcap-fixtures/tests/explained.rs`) compares both ways.
+
+use sgwall_conntrack::{Mark, Probe};
+use sgwall_packet::{Direction, Headers, Transport};
+use sgwall_rules::compile::{AclMatch, CompiledInterface};
+use sgwall_rules::model::AclAction;
+
+use super::{PacketContext, Pipeline, State, remote};
+use crate::path_mtu::{Fit, fit};
+use crate::verdict::{FlowState, PassReason, Verdict};
+
+impl Pipeline {
+    /// Judges several packets in order, as [`Self::process`] would one after the other, and tells
+    /// of each. Flows are looked up for all at once, which pays from a handful to a hundred.
+    ///
+    /// The packets are asked for twice, so that nobody needs to keep them.
+    #[inline]
+    pub fn process_batch<'a>(
+        &mut self,
+        packets: impl Iterator<Item = PacketContext<'a>> + Clone,
+        mut tell: impl FnMut(&PacketContext<'a>, &Verdict),
+    ) {
+        let mut probes = std::mem::take(&mut self.probes);
+        probes.clear();
+        probes.extend(packets.clone().map(|packet| self.probe(packet.interface, packet.headers)));
+        self.locate(&mut probes);
+        for (packet, probe) in packets.zip(&probes) {
+            tell(&packet, &self.process_located(&packet, probe));
+        }
+        self.probes = probes;
+    }
+
+    /// The flow that a packet on an interface names, to be looked up by [`Self::locate`].
+    #[inline]
+    pub(crate) fn probe(&self, interface: usize, headers: &Headers) -> Probe {
+        match self.state.tracking.get(interface) {
+            Some((scope, _)) if is_markable(headers) => {
+                self.state.connections.probe(*scope, headers)
+            }
+            _ => Probe::NOTHING,
+        }
+    }
+
+    /// Looks flows up, for [`Self::process_known`].
+    #[inline]
+    pub(crate) fn locate(&self, probes: &mut [Probe]) {
+        self.state.connections.locate(probes);
+    }
+
+    /// Judges a packet whose flow has been looked up.
+    #[inline]
+    pub(crate) fn process_located(&mut self, packet: &PacketContext<'_>, probe: &Probe) -> Verdict {
+        match self.process_known(packet, probe) {
+            Some(verdict) => verdict,
+            None => self.process(packet),
+        }
+    }
+
+    /// Looks up the flow of a packet, and judges it.
+    pub(crate) fn process_alone(&mut self, packet: &PacketContext<'_>) -> Verdict {
+        let mut probe = [self.probe(packet.interface, packet.headers)];
+        self.locate(&mut probe);
+        self.process_located(packet, &probe[0])
+    }
+
+    /// Judges a packet of a tracked flow the short way; `None`, and nothing is changed, if
+    /// [`Self::process`] must. Of `packet`, whether its address is the interface's own is not
+    /// looked at, nor where it comes from.
+    #[inline]
+    fn process_known(&mut self, packet: &PacketContext<'_>, probe: &Probe) -> Option<Verdict> {
+        let (policy, state) = (&self.policy, &mut self.state);
+        if packet.size > policy.smallest_mtu().into() {
+            let interface = policy.interfaces().get(packet.interface)?;
+            if fit(policy, interface, packet) != Fit::Whole {
+                return None;
+            }
+        }
+        let (_, timeouts) = state.tracking.get(packet.interface)?;
+        let mark = mark(state.epoch, packet.direction);
+        let (headers, now) = (packet.headers, packet.now);
+        let in_window = policy.tcp_window_check();
+        let noted =
+            state.connections.note_marked(probe, mark, headers, now, timeouts, in_window)?;
+        let (reason, flow) = match noted.reply {
+            true => (PassReason::Reply, FlowState::Reply),
+            false => (PassReason::Established, FlowState::Established),
+        };
+        let verdict = Verdict { admitted_by: Some(noted.tag), ..Verdict::pass(reason) };
+        let verdict = verdict.of_flow(Some(flow));
+        self.counters.count(Some(packet.interface), &verdict, headers.ip_len);
+        Some(verdict)
+    }
+
+    /// Lets no mark hold from here on.
+    pub(crate) fn begin_epoch(&mut self) {
+        let state = &mut self.state;
+        if state.epoch == Mark::LAST_EPOCH {
+            state.connections.forget_marks();
+            state.epoch = 0;
+        }
+        state.epoch += 1;
+    }
+}
+
+impl State {
+    /// Marks the entry of a flow for packets like this one, which the long way has passed, if all of
+    /// them pass.
+    pub(super) fn mark(
+        &mut self,
+        interface: &CompiledInterface,
+        packet: &PacketContext<'_>,
+        hit: &sgwall_conntrack::Hit,
+    ) {
+        let headers = packet.headers;
+        let passes_acl = interface.acl(packet.direction).is_none_or(|acl| {
+            let found = acl.lookup(remote(packet), headers.protocol, headers.selector());
+            matches!(found, Some(AclMatch { action: AclAction::Allow, .. }))
+        });
+        if is_markable(headers) && passes_acl {
+            self.connections.mark(hit, mark(self.epoch, packet.direction));
+        }
+    }
+}
+
+/// Whether the packets of a flow are alike to all stages but tracking: those with ports, and whole.
+fn is_markable(headers: &Headers) -> bool {
+    let has_ports = matches!(headers.transport, Transport::Tcp(_) | Transport::Udp { .. });
+    has_ports && headers.fragment.is_none()
+}
+
+const fn mark(epoch: u16, direction: Direction) -> Mark {
+    Mark::new(epoch, matches!(direction, Direction::Egress))
+}
