@@ -1,5 +1,7 @@
 //! Inputs that the benches share: rules, packets and flows, the same in every run.
 
+pub mod classbench;
+
 use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::IpNet;
