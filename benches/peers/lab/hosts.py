@@ -76,10 +76,10 @@ class Lab(contextlib.ExitStack):
             self.directory = Path(tempfile.mkdtemp(prefix="sgwall-peers-"))
             self.callback(shutil.rmtree, self.directory, ignore_errors=True)
             for name in (self.client, self.middle, self.server):
-                call(["ip", "netns", "add", name])
                 self.callback(
                     subprocess.run, ["ip", "netns", "delete", name], capture_output=True, check=False
                 )
+                call(["ip", "netns", "add", name])
                 self.write(name, "net/ipv6/conf/all/disable_ipv6", 1)
                 self.write(name, "net/ipv4/conf/all/rp_filter", 0)
                 self.ip(name, "link set lo up")
