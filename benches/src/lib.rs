@@ -1,5 +1,6 @@
 //! Inputs that the benches share: rules, packets and flows, the same in every run.
 
+pub mod classbench;
 pub mod workload;
 
 use std::net::{IpAddr, Ipv4Addr};
