@@ -62,6 +62,13 @@ impl Sides {
         }
     }
 
+    /// Whether two interfaces judge.
+    #[inline]
+    #[must_use]
+    pub const fn is_both(&self) -> bool {
+        self.egress.is_some() && self.ingress.is_some()
+    }
+
     /// Whether no interface is concerned.
     #[must_use]
     pub const fn is_empty(self) -> bool {

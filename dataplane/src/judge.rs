@@ -293,6 +293,37 @@ impl Judge {
         self.pipeline.locate(probes);
     }
 
+    /// Judges a packet of a known flow that one interface alone judges, for whoever needs no event:
+    /// that it passes as it is, or `None`, and nothing is changed, if [`Self::judge_on`] must.
+    #[inline]
+    pub fn pass_known(
+        &mut self,
+        now: Timestamp,
+        headers: &Headers,
+        route: &Route,
+        probe: &Probe,
+    ) -> Option<Verdict> {
+        let (side, direction) = route.sides.first().filter(|_| !route.sides.is_both())?;
+        let is_larger = self.is_larger(headers, side.interface, direction);
+        if !side.readdress.is_nothing() || (is_larger && self.offload) {
+            return None;
+        }
+        let packet = PacketContext {
+            interface: side.interface,
+            direction,
+            now,
+            headers,
+            frame: &[],
+            own_address: false,
+            origin: None,
+            token: 0,
+            size: route.segment.unwrap_or(headers.ip_len),
+        };
+        let verdict = self.pipeline.process_known(&packet, probe)?;
+        self.super_frames += u64::from(is_larger);
+        Some(verdict)
+    }
+
     /// Counts and tells of a frame that no stage but parsing sees: one that is not IP, or that
     /// could not be read. `side` is the interface that it concerns, if one is known.
     pub fn judge_unparsed(

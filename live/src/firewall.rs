@@ -17,8 +17,8 @@ use sgwall_netio::device::offload::{Segments, complete_checksum, segment_size};
 use sgwall_netio::device::{Frames, VnetHeader};
 use sgwall_netio::worker::{Handler, Output};
 use sgwall_packet::{
-    Arp, Direction, Frame, Headers, LinkInfo, LinkType, ParseError, Timestamp, Transport,
-    fragment_ipv4, parse, protocol,
+    Arp, Direction, Headers, Kind, LinkInfo, LinkType, ParseError, Timestamp, Transport,
+    fragment_ipv4, parse_into, protocol,
 };
 
 use crate::filter::Filter;
@@ -33,6 +33,8 @@ pub struct Firewall {
     worker: usize,
     /// Names frames, so that held ones can be told from the one in hand.
     token: u64,
+    /// By frame of the batch: its headers, if it is an IP packet; of others the link layer.
+    headers: Vec<Headers>,
     /// Frames of the batch that are to be judged.
     work: Vec<Work>,
     /// By frame of the batch: whether it was judged.
@@ -53,12 +55,12 @@ struct Work {
 #[derive(Clone, Copy, Debug)]
 enum What {
     /// An IP packet.
-    Ip { headers: Headers, route: Route },
+    Ip { route: Route },
     /// A packet to many that may concern each instance: neighbour discovery, and what comes from
     /// the network. `from` is the interface that sent it.
-    ToMany { headers: Headers, from: Option<usize> },
+    ToMany { from: Option<usize> },
     /// ARP.
-    Arp { link: LinkInfo, from: Option<usize> },
+    Arp { from: Option<usize> },
     /// A drop that needs no state.
     Decided { verdict: Verdict, side: Option<(usize, Direction)> },
 }
@@ -71,6 +73,7 @@ impl Firewall {
             shared,
             worker,
             token: 0,
+            headers: Vec::new(),
             work: Vec::new(),
             done: Vec::new(),
             probes: Vec::new(),
@@ -84,6 +87,7 @@ impl Handler for Firewall {
         self.work.clear();
         self.done.clear();
         self.done.resize(frames.len(), false);
+        self.headers.resize(frames.len(), Headers::NONE);
         // A policy that takes over meanwhile is met by a shard before us: then what we found of
         // the frames left is looked up again under that one.
         while !self.judge_under_one_policy(now, port, frames, out) {}
@@ -124,8 +128,10 @@ impl Firewall {
         let snapshot = self.shared.snapshot();
         let sight = Sight { shared: &self.shared, snapshot: &snapshot, port, worker: self.worker };
         self.work.clear();
-        for frame in (0..frames.len()).filter(|&frame| !self.done[frame]) {
-            self.work.push(sight.look(frames, frame));
+        for (frame, headers) in self.headers.iter_mut().enumerate() {
+            if !self.done[frame] {
+                self.work.push(sight.look(frames, frame, headers));
+            }
         }
         let watching = self.shared.tracer.watching();
         for shard in 0..self.shared.shards() {
@@ -150,7 +156,7 @@ impl Firewall {
             judge.advance(now, &mut |event| courier.deliver(&event, None));
             self.probes.clear();
             self.probes.extend(of_shard.clone().map(|work| match &work.what {
-                What::Ip { headers, route } => judge.probe(headers, route),
+                What::Ip { route } => judge.probe(&self.headers[work.frame], route),
                 _ => Probe::NOTHING,
             }));
             judge.locate(&mut self.probes);
@@ -159,6 +165,7 @@ impl Firewall {
                 let current = Current {
                     token: self.token << WORKER_BITS | self.worker as u64,
                     frame: work.frame,
+                    headers: &self.headers[work.frame],
                     bytes: frames.bytes(work.frame),
                     header: frames.header(work.frame),
                 };
@@ -184,25 +191,25 @@ struct Sight<'a> {
 impl Sight<'_> {
     /// What a frame is and who judges it. It may complete the frame's checksum.
     #[inline]
-    fn look(&self, frames: &mut Frames, frame: usize) -> Work {
-        let len = frames.bytes(frame).len();
-        let what = match parse(LinkType::Ethernet, frames.bytes(frame), len) {
-            Ok(Frame::Ip(headers)) => self.look_at_packet(frames, frame, headers),
-            Ok(Frame::Arp(link)) => self.look_at_link(&link).unwrap_or_else(|| {
+    fn look(&self, frames: &mut Frames, frame: usize, headers: &mut Headers) -> Work {
+        let bytes = frames.bytes(frame);
+        let what = match parse_into(LinkType::Ethernet, bytes, bytes.len(), headers) {
+            Ok(Kind::Ip) => self.look_at_packet(frames, frame, headers),
+            Ok(Kind::Arp) => self.look_at_link(&headers.link).unwrap_or_else(|| {
                 let from = match self.snapshot.topology.behind(self.port) {
                     Behind::Instance(sender) => Some(sender),
                     _ => None,
                 };
-                What::Arp { link, from }
+                What::Arp { from }
             }),
-            Ok(Frame::Other(link)) => {
-                self.look_at_link(&link).unwrap_or_else(|| self.dropped(DropReason::NotIp))
+            Ok(Kind::Other) => {
+                self.look_at_link(&headers.link).unwrap_or_else(|| self.dropped(DropReason::NotIp))
             }
             Err(ParseError::TinyFragment { .. }) => self.dropped(DropReason::FragmentTiny),
             Err(_) => self.dropped(DropReason::Malformed),
         };
         let shard = match &what {
-            What::Ip { headers, .. } => self.shared.shard_of(headers.src, headers.dst),
+            What::Ip { .. } => self.shared.shard_of(&headers.src, &headers.dst),
             _ => self.worker % self.shared.shards(),
         };
         Work { frame, shard, what }
@@ -238,12 +245,12 @@ impl Sight<'_> {
     }
 
     #[inline]
-    fn look_at_packet(&self, frames: &mut Frames, frame: usize, headers: Headers) -> What {
+    fn look_at_packet(&self, frames: &mut Frames, frame: usize, headers: &Headers) -> What {
         if let Some(decided) = self.look_at_link(&headers.link) {
             return decided;
         }
         let Snapshot { policy, topology, .. } = self.snapshot;
-        let is_neighbours = is_neighbour_message(&headers);
+        let is_neighbours = is_neighbour_message(headers);
         let from = match topology.behind(self.port) {
             Behind::Instance(sender) => Some(sender),
             _ => None,
@@ -252,7 +259,7 @@ impl Sight<'_> {
             && is_neighbours
         {
             let bytes = frames.bytes(frame);
-            if let Err(reason) = check_neighbour(interface, Direction::Egress, &headers, bytes) {
+            if let Err(reason) = check_neighbour(interface, Direction::Egress, headers, bytes) {
                 return self.dropped(reason);
             }
         }
@@ -261,12 +268,12 @@ impl Sight<'_> {
             IpAddr::V6(v6) => v6.is_multicast(),
         };
         if is_to_many && (is_neighbours || from.is_none()) {
-            return What::ToMany { headers, from };
+            return What::ToMany { from };
         }
         let learned = &self.shared.learned;
         let sides = match from {
-            Some(sender) => Some(topology.sides_from_instance(policy, learned, sender, &headers)),
-            None => topology.sides_from_network(policy, learned, &headers),
+            Some(sender) => Some(topology.sides_from_instance(policy, learned, sender, headers)),
+            None => topology.sides_from_network(policy, learned, headers),
         };
         let Some(sides) = sides else { return self.dropped(DropReason::NotServed) };
         if let (None, Some(receiver)) = (from, sides.ingress)
@@ -293,7 +300,7 @@ impl Sight<'_> {
             }
             frames.set_header(frame, header);
         }
-        What::Ip { headers, route: Route { sides, segment } }
+        What::Ip { route: Route { sides, segment } }
     }
 
     /// A drop that no flow or rule is asked about.
@@ -316,6 +323,7 @@ fn is_neighbour_message(headers: &Headers) -> bool {
 struct Current<'a> {
     token: u64,
     frame: usize,
+    headers: &'a Headers,
     bytes: &'a [u8],
     header: VnetHeader,
 }
@@ -343,6 +351,19 @@ impl Courier<'_> {
         current: &Current<'_>,
         now: Timestamp,
     ) {
+        // Most packets: nobody listens, and the flow is known.
+        if let What::Ip { route } = what
+            && self.recorder.is_none()
+            && self.watching.is_none()
+            && judge.pass_known(now, current.headers, route, probe).is_some()
+        {
+            if let Some((side, direction)) = route.sides.first()
+                && let Some(target) = self.target(side.interface, direction)
+            {
+                self.out.forward(current.frame, target);
+            }
+            return;
+        }
         // What was cut for a frame that is now held has nothing to do with this one.
         self.fragments.clear();
         self.cut_to = None;
@@ -356,8 +377,8 @@ impl Courier<'_> {
             recorded: None,
         };
         match what {
-            What::Ip { headers, route } => {
-                judge.judge_on(frame, headers, route, Some(probe), &mut |event| {
+            What::Ip { route } => {
+                judge.judge_on(frame, current.headers, route, Some(probe), &mut |event| {
                     self.deliver(&event, Some(current));
                 });
             }
@@ -366,10 +387,16 @@ impl Courier<'_> {
                     self.note(&event);
                 });
             }
-            What::ToMany { headers, from } => {
-                self.share(judge, frame, headers, *from, current);
-            }
-            What::Arp { link, from } => self.arp(judge, frame, link, *from, current),
+            What::ToMany { from } => self.share(judge, frame, *from, current),
+            What::Arp { from } => self.arp(judge, frame, *from, current),
+        }
+    }
+
+    /// Where a packet goes that an interface lets through.
+    fn target(&self, interface: usize, direction: Direction) -> Option<usize> {
+        match direction {
+            Direction::Egress => Some(self.snapshot.topology.network()),
+            Direction::Ingress => self.snapshot.topology.port_of(interface),
         }
     }
 
@@ -378,11 +405,7 @@ impl Courier<'_> {
         self.note(event);
         let Judgement::Verdict(verdict) = event.judgement else { return };
         let Some((interface, direction)) = event.side else { return };
-        let target = match direction {
-            Direction::Egress => Some(self.snapshot.topology.network()),
-            Direction::Ingress => self.snapshot.topology.port_of(interface),
-        };
-        let Some(target) = target else { return };
+        let Some(target) = self.target(interface, direction) else { return };
         match event.emitted {
             Some(Emitted::Answer) => {
                 if verdict.is_pass() {
@@ -451,10 +474,10 @@ impl Courier<'_> {
         &mut self,
         judge: &mut Judge,
         frame: FrameInput<'_>,
-        headers: &Headers,
         from: Option<usize>,
         current: &Current<'_>,
     ) {
+        let headers = current.headers;
         if let Some(sender) = from {
             let sides = Sides { egress: Some(side(sender)), ..Sides::default() };
             let mut passed = false;
@@ -490,10 +513,10 @@ impl Courier<'_> {
         &mut self,
         judge: &mut Judge,
         frame: FrameInput<'_>,
-        link: &LinkInfo,
         from: Option<usize>,
         current: &Current<'_>,
     ) {
+        let link = &current.headers.link;
         let Snapshot { policy, topology, .. } = self.snapshot;
         let mut tell = |courier: &mut Self, verdict, side| {
             judge.judge_unparsed(frame, verdict, Some(side), &mut |event| courier.note(&event));

@@ -130,13 +130,18 @@ impl Shared {
     }
 
     /// The shard in which packets between two addresses meet, in either direction.
-    pub(crate) fn shard_of(&self, one: IpAddr, other: IpAddr) -> usize {
+    #[inline]
+    pub(crate) fn shard_of(&self, one: &IpAddr, other: &IpAddr) -> usize {
         if self.shards.len() == 1 {
             return 0;
         }
-        let ends = if one <= other { (one, other) } else { (other, one) };
+        let bits = |address: &IpAddr| match address {
+            IpAddr::V4(v4) => v4.to_bits().into(),
+            IpAddr::V6(v6) => v6.to_bits(),
+        };
+        let (one, other) = (bits(one), bits(other));
         // The high half of a product: even, whatever the number of shards.
-        let hash = u128::from(self.steering.hash_one(ends));
+        let hash = u128::from(self.steering.hash_one((one.min(other), one.max(other))));
         ((hash * self.shards.len() as u128) >> 64) as usize
     }
 
@@ -208,7 +213,7 @@ impl Shared {
         other: IpAddr,
         work: impl FnOnce(&mut Judge, &Snapshot) -> T,
     ) -> T {
-        self.with_part(self.shard_of(one, other), |part, snapshot| work(&mut part.judge, snapshot))
+        self.with_part(self.shard_of(&one, &other), |part, snapshot| work(&mut part.judge, snapshot))
     }
 
     fn with_part<T>(&self, shard: usize, work: impl FnOnce(&mut Part, &Snapshot) -> T) -> T {

@@ -76,10 +76,10 @@ impl Pipeline {
     }
 
     /// Judges a packet of a tracked flow the short way; `None`, and nothing is changed, if
-    /// [`Self::process`] must. Of `packet`, whether its address is the interface's own is not
-    /// looked at, nor where it comes from.
+    /// [`Self::process`] must. Of `packet`, the frame is not looked
+    /// at, nor where it comes from and whether its address is the interface's own.
     #[inline]
-    fn process_known(&mut self, packet: &PacketContext<'_>, probe: &Probe) -> Option<Verdict> {
+    pub(crate) fn process_known(&mut self, packet: &PacketContext<'_>, probe: &Probe) -> Option<Verdict> {
         let (policy, state) = (&self.policy, &mut self.state);
         if packet.size > policy.smallest_mtu().into() {
             let interface = policy.interfaces().get(packet.interface)?;
