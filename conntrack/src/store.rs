@@ -11,11 +11,14 @@
 use std::ops::Range;
 
 use ahash::RandomState;
-use sgwall_packet::{FlowKeyV4, FlowKeyV6, Timestamp};
+use sgwall_packet::{FlowKeyV4, FlowKeyV6, Headers, Side, Timestamp};
 
 use crate::Scope;
 use crate::entry::Flow;
 use crate::index::{self, Index};
+use crate::mark::Mark;
+use crate::table::Noted;
+use crate::timeouts::TimeoutProfile;
 
 /// No entry.
 const NONE: u32 = index::NONE;
@@ -71,11 +74,6 @@ impl Key for FlowKeyV6 {
 pub(crate) struct Handle {
     index: u32,
     version: u16,
-}
-
-impl Handle {
-    /// No entry.
-    pub(crate) const NONE: Handle = Handle { index: NONE, version: 0 };
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -148,15 +146,38 @@ impl<K: Key> Store<K> {
         self.index.candidate(hash)
     }
 
-    /// The second: the name of the entry at a place, if its key is the one.
+    /// The second: what [`crate::ConnTable::note_marked`] does, if the entry there is the key's.
     #[inline]
-    pub(crate) fn confirm(&self, index: u32, scope: Scope, key: &K) -> Handle {
-        match self.slots.get(index as usize) {
-            Some(slot) if slot.key == *key && slot.flow.scope == scope && slot.version % 2 == 1 => {
-                Handle { index, version: slot.version }
-            }
-            _ => Handle::NONE,
+    pub(crate) fn note_marked(
+        &mut self,
+        index: u32,
+        (scope, key, side): (Scope, &K, Side),
+        mark: Mark,
+        headers: &Headers,
+        now: Timestamp,
+        timeouts: &TimeoutProfile,
+        in_window: bool,
+    ) -> Option<Noted> {
+        let slot = self.slots.get_mut(index as usize)?;
+        let is_it = slot.key == *key && slot.flow.scope == scope && slot.version % 2 == 1;
+        let flow = &mut slot.flow;
+        if !is_it
+            || slot.deadline <= now
+            || !mark.is_on(slot.mark)
+            || flow.is_reopened_by(headers)
+            || (in_window && flow.is_outside(headers, side))
+        {
+            return None;
         }
+        let noted = Noted { reply: flow.is_reply(side), tag: flow.tag };
+        if flow.note(headers, side) {
+            let deadline = timeouts.deadline(now, flow.track.state);
+            let was = std::mem::replace(&mut slot.deadline, deadline);
+            if deadline < was {
+                self.come_nearer(index);
+            }
+        }
+        Some(noted)
     }
 
     /// The name of the entry of a key.
@@ -231,12 +252,13 @@ impl<K: Key> Store<K> {
         (slot.version == handle.version).then_some((&slot.key, &slot.flow, slot.deadline))
     }
 
-    /// The entry of a handle, its mark and when it dies, if it is still the one; to change them.
-    #[inline]
-    pub(crate) fn marked(&mut self, handle: Handle) -> Option<(&mut Flow, &mut u16, Timestamp)> {
-        let slot = self.slots.get_mut(handle.index as usize)?;
-        let is_it = slot.version == handle.version;
-        is_it.then_some((&mut slot.flow, &mut slot.mark, slot.deadline))
+    /// Puts a mark on an entry, if it is still the one.
+    pub(crate) fn mark(&mut self, handle: Handle, mark: Mark) {
+        if let Some(slot) = self.slots.get_mut(handle.index as usize)
+            && slot.version == handle.version
+        {
+            slot.mark = mark.put_on(slot.mark);
+        }
     }
 
     /// Takes the marks off all entries.
@@ -263,11 +285,18 @@ impl<K: Key> Store<K> {
             return;
         }
         let was = std::mem::replace(&mut slot.deadline, deadline);
-        // No later than its deadline, an entry's list comes up: only a nearer one can miss it.
-        let list = slot.list;
-        if deadline < was && tick(deadline) < self.due(list) {
-            self.unlink(handle.index);
-            self.link(handle.index);
+        if deadline < was {
+            self.come_nearer(handle.index);
+        }
+    }
+
+    /// Moves an entry whose deadline has come nearer, if its list comes up too late. Any list comes
+    /// up before the deadline it was chosen for, so a later one needs no look.
+    fn come_nearer(&mut self, index: u32) {
+        let Some(slot) = self.slots.get(index as usize) else { return };
+        if tick(slot.deadline) < self.due(slot.list) {
+            self.unlink(index);
+            self.link(index);
         }
     }
 

@@ -74,7 +74,6 @@ pub struct Probe {
     scope: Scope,
     hash: u64,
     candidate: u32,
-    handle: Handle,
 }
 
 impl Probe {
@@ -89,7 +88,6 @@ impl Probe {
             scope: Scope(u32::MAX),
             hash: 0,
             candidate: NONE,
-            handle: Handle::NONE,
         }
     };
 }
@@ -220,11 +218,12 @@ impl ConnTable {
             FlowKey::V4(key) => self.v4.hash(scope, key),
             FlowKey::V6(key) => self.v6.hash(scope, key),
         };
-        Probe { key, side, scope, hash, candidate: NONE, handle: Handle::NONE }
+        Probe { key, side, scope, hash, candidate: NONE }
     }
 
     /// The next steps, each for all packets before the one after it, so that their cache misses
-    /// come together: the line of the index, then the entry.
+    /// come together: the line of the index, then the entry. Where an entry most likely is, it is
+    /// for the last step to see whether it is there.
     #[inline]
     pub fn locate(&self, probes: &mut [Probe]) {
         let mut touched = 0;
@@ -248,12 +247,6 @@ impl ConnTable {
         }
         // Nobody wants to know, but the compiler must not find out.
         std::hint::black_box(touched);
-        for probe in probes {
-            probe.handle = match &probe.key {
-                FlowKey::V4(key) => self.v4.confirm(probe.candidate, probe.scope, key),
-                FlowKey::V6(key) => self.v6.confirm(probe.candidate, probe.scope, key),
-            };
-        }
     }
 
     /// The last step for a packet of a flow that was located: if the entry is still the one, alive,
@@ -270,38 +263,24 @@ impl ConnTable {
         timeouts: &TimeoutProfile,
         in_window: bool,
     ) -> Option<Noted> {
-        let (handle, side) = (probe.handle, probe.side);
-        let is_ipv6 = matches!(probe.key, FlowKey::V6(_));
-        let (flow, has, deadline) = match is_ipv6 {
-            false => self.v4.marked(handle)?,
-            true => self.v6.marked(handle)?,
-        };
-        if deadline <= now
-            || !mark.is_on(*has)
-            || flow.is_reopened_by(headers)
-            || (in_window && flow.is_outside(headers, side))
-        {
-            return None;
-        }
-        let noted = Noted { reply: flow.is_reply(side), tag: flow.tag };
-        if flow.note(headers, side) {
-            let deadline = timeouts.deadline(now, flow.track.state);
-            match is_ipv6 {
-                false => self.v4.set_deadline(handle, deadline),
-                true => self.v6.set_deadline(handle, deadline),
+        let Probe { candidate, scope, side, .. } = *probe;
+        match &probe.key {
+            FlowKey::V4(key) => {
+                let whose = (scope, key, side);
+                self.v4.note_marked(candidate, whose, mark, headers, now, timeouts, in_window)
+            }
+            FlowKey::V6(key) => {
+                let whose = (scope, key, side);
+                self.v6.note_marked(candidate, whose, mark, headers, now, timeouts, in_window)
             }
         }
-        Some(noted)
     }
 
     /// Puts a mark on an entry.
     pub fn mark(&mut self, hit: &Hit, mark: Mark) {
-        let entry = match hit.is_ipv6 {
-            false => self.v4.marked(hit.handle).map(|(_, has, _)| has),
-            true => self.v6.marked(hit.handle).map(|(_, has, _)| has),
-        };
-        if let Some(has) = entry {
-            *has = mark.put_on(*has);
+        match hit.is_ipv6 {
+            false => self.v4.mark(hit.handle, mark),
+            true => self.v6.mark(hit.handle, mark),
         }
     }
 

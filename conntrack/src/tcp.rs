@@ -58,7 +58,7 @@ impl Track {
     }
 
     /// The shift of an end's window: 0 unless both have offered one.
-    #[inline]
+    #[inline(always)]
     fn shift(&self, end: From) -> u8 {
         self.shifts >> (4 * end as u8) & 15
     }
@@ -77,27 +77,27 @@ impl Track {
     }
 
     /// Bytes that `end` is ready to take; at least one, which a zero-window probe uses.
-    #[inline]
+    #[inline(always)]
     fn window(&self, end: From) -> u32 {
         (u32::from(self.window[end as usize]) << self.shift(end)).max(1)
     }
 
     /// The largest window that `end` can have offered: how far back a sender that has missed its
     /// acknowledgements may begin again.
-    #[inline]
+    #[inline(always)]
     fn widest(&self, end: From) -> u32 {
         (u32::from(u16::MAX) << self.shift(end)).max(SLACK)
     }
 
     /// How far a segment begins beyond what its receiver expects, and how far it ends.
-    #[inline]
+    #[inline(always)]
     fn reach(&self, from: From, tcp: &Tcp) -> (i32, i32) {
         let ahead = tcp.seq.wrapping_sub(self.expects[from.other() as usize]) as i32;
         (ahead, ahead.saturating_add_unsigned(segment_len(tcp)))
     }
 
     /// Whether a segment lies where its receiver can use it, or is an old one sent again.
-    #[inline]
+    #[inline(always)]
     fn in_window(&self, from: From, tcp: &Tcp) -> bool {
         let (start, end) = self.reach(from, tcp);
         let window = self.window(from.other());
@@ -105,7 +105,7 @@ impl Track {
     }
 
     /// Whether a segment acknowledges what the other end may have sent, or did long ago.
-    #[inline]
+    #[inline(always)]
     fn acknowledges_sent(&self, from: From, tcp: &Tcp) -> bool {
         let ahead = tcp.ack.wrapping_sub(self.expects[from as usize]) as i32;
         (-(self.widest(from) as i32)..=(self.window(from) + SLACK) as i32).contains(&ahead)
@@ -141,7 +141,7 @@ impl Track {
     }
 
     /// Takes over what an end says it expects and is ready to take.
-    #[inline]
+    #[inline(always)]
     fn learn(&mut self, from: From, tcp: &Tcp) {
         let (end, shift) = (from as usize, self.shift(from));
         let bytes = match tcp.flags.contains(TcpFlags::SYN) {
