@@ -6,7 +6,10 @@ use sgwall_conntrack::FlowState;
 use sgwall_dataplane::{Config, PacketContext, Pipeline};
 use sgwall_packet::{Direction, Headers, Kind, LinkType, PacketSpec, Timestamp, parse_into};
 use sgwall_rules::compile::{CompiledPolicy, Generation};
-use sgwall_rules::model::{L4Match, Peer, PortRange};
+use sgwall_rules::diagnostic::Origin;
+use sgwall_rules::model::{
+    AclAction, L4Match, NetworkAcl, NetworkAclEntry, Peer, PortRange, SecurityGroupRule,
+};
 
 use crate::{Random, policy, rules};
 
@@ -15,18 +18,52 @@ pub const NOW: Timestamp = Timestamp::from_secs(1_700_000_000);
 /// Packets that are judged together.
 const BATCH: usize = 64;
 
-/// A pipeline under so many rules and one that allows TCP 443 from 203.0.0.0/8.
+/// A pipeline under so many rules and three more: TCP 443 from 203.0.0.0/8, which is tracked, UDP
+/// 53 from everywhere, whose answers may go everywhere and which is not (SEMANTICS 6.2), and its
+/// answers. The subnet's network ACL has a hundred entries before the one that allows everything.
 ///
 /// # Panics
 /// Never.
 #[must_use]
 pub fn pipeline(n: usize, max_flows: usize) -> Pipeline {
     let mut rules = rules(n);
-    let mut https = rules[0].clone();
-    https.matches = L4Match::Tcp(PortRange { from: 443, to: 443 });
-    https.peer = Peer::Cidr("203.0.0.0/8".parse().expect("a range"));
-    rules.push(https);
-    let compiled = CompiledPolicy::compile(&policy(rules), Generation(0));
+    let allow = |matches, peer: &str, id: &str| SecurityGroupRule {
+        id: id.into(),
+        matches,
+        peer: Peer::Cidr(peer.parse().expect("a range")),
+        description: None,
+        origin: Origin::synthetic("bench"),
+    };
+    let port = |port| PortRange { from: port, to: port };
+    rules.push(allow(L4Match::Tcp(port(443)), "203.0.0.0/8", "https"));
+    rules.push(allow(L4Match::Udp(port(53)), "0.0.0.0/0", "dns"));
+    let mut policy = policy(rules);
+    let answers = L4Match::Udp(PortRange { from: 0, to: u16::MAX });
+    policy.security_groups[0].egress.push(allow(answers, "0.0.0.0/0", "answers"));
+    let entry = |rule_number: u16, action, matches, cidr: &str| NetworkAclEntry {
+        rule_number,
+        action,
+        matches,
+        cidr: cidr.parse().expect("a range"),
+        origin: Origin::synthetic("bench"),
+    };
+    let entries = || -> Vec<NetworkAclEntry> {
+        let deny = (1..=100).map(|number| {
+            let cidr = format!("198.51.{number}.0/24");
+            entry(number, AclAction::Deny, L4Match::All, &cidr)
+        });
+        deny.chain([entry(32_000, AclAction::Allow, L4Match::All, "0.0.0.0/0")]).collect()
+    };
+    policy.subnets[0].network_acl = Some("acl".into());
+    policy.network_acls.push(NetworkAcl {
+        id: "acl".into(),
+        vpc: Some("vpc".into()),
+        is_default: false,
+        ingress: entries(),
+        egress: entries(),
+        origin: Origin::synthetic("bench"),
+    });
+    let compiled = CompiledPolicy::compile(&policy, Generation(0));
     Pipeline::new(Arc::new(compiled), Config { max_flows, hash_seed: [1, 2, 3, 4] })
 }
 
@@ -34,25 +71,40 @@ pub fn pipeline(n: usize, max_flows: usize) -> Pipeline {
 #[derive(Debug)]
 pub struct Frames {
     bytes: Vec<u8>,
-    stride: usize,
-    len: usize,
+    /// Where each begins, and its length.
+    places: Vec<(u32, u32)>,
     direction: Direction,
 }
 
+/// Lengths of frames without their checksums, as they are often mixed: seven small ones and four
+/// medium ones to a large one.
+pub const IMIX: [usize; 12] = [60, 60, 590, 60, 60, 590, 60, 1514, 60, 590, 60, 590];
+
 impl Frames {
-    /// Each frame is what `line` says, with its flow's number in the client's address and port.
+    /// Each frame is what `line` says, with its flow's number in the client's address and port, and
+    /// the next of `lengths` bytes long, in turn; no less than `line` says.
     ///
     /// # Panics
     /// If `line` is no packet.
     #[must_use]
-    pub fn new(line: &str, direction: Direction, flows: impl Iterator<Item = u32>) -> Self {
-        let one = line.parse::<PacketSpec>().expect("a packet").to_frame();
-        let stride = one.len().next_multiple_of(64);
-        let mut bytes = Vec::new();
-        for flow in flows {
+    pub fn new(
+        line: &str,
+        direction: Direction,
+        flows: impl Iterator<Item = u32>,
+        lengths: &[usize],
+    ) -> Self {
+        let (mut bytes, mut places) = (Vec::new(), Vec::new());
+        let shortest = line.parse::<PacketSpec>().expect("a packet").to_frame().len();
+        let kinds = lengths.iter().map(|len| {
+            let data = len.saturating_sub(shortest);
+            format!("{line} len={data}").parse::<PacketSpec>().expect("a packet").to_frame()
+        });
+        let kinds: Vec<_> = kinds.collect();
+        for (flow, frame) in flows.zip(kinds.iter().cycle()) {
             let start = bytes.len();
-            bytes.extend_from_slice(&one);
-            bytes.resize(start + stride, 0);
+            places.push((start as u32, frame.len() as u32));
+            bytes.extend_from_slice(frame);
+            bytes.resize(bytes.len().next_multiple_of(64), 0);
             // The low 24 bits of the client's address, and its port.
             let (address, port) = match direction {
                 Direction::Ingress => (start + 27, start + 34),
@@ -62,13 +114,13 @@ impl Frames {
             bytes[address..address + 3].copy_from_slice(&[a, b, c]);
             bytes[port..port + 2].copy_from_slice(&(1024 + (flow & 0xfff) as u16).to_be_bytes());
         }
-        Frames { bytes, stride, len: one.len(), direction }
+        Frames { bytes, places, direction }
     }
 
     /// How many there are.
     #[must_use]
     pub fn count(&self) -> usize {
-        self.bytes.len() / self.stride
+        self.places.len()
     }
 }
 
@@ -77,17 +129,17 @@ impl Frames {
 /// # Panics
 /// If a frame is no IP packet.
 pub fn judge(pipeline: &mut Pipeline, frames: &Frames) -> usize {
-    let (mut passed, direction, len) = (0, frames.direction, frames.len);
+    let mut passed = 0;
     let mut headers = [Headers::NONE; BATCH];
-    for batch in frames.bytes.chunks(frames.stride * BATCH) {
-        let frames = batch.chunks_exact(frames.stride);
-        for (headers, frame) in headers.iter_mut().zip(frames.clone()) {
-            let parsed = parse_into(LinkType::Ethernet, &frame[..len], len, headers);
+    for batch in frames.places.chunks(BATCH) {
+        let data = batch.iter().map(|&(start, len)| &frames.bytes[start as usize..][..len as usize]);
+        for (headers, frame) in headers.iter_mut().zip(data.clone()) {
+            let parsed = parse_into(LinkType::Ethernet, frame, frame.len(), headers);
             assert_eq!(parsed, Ok(Kind::Ip));
         }
-        let packets = headers.iter().zip(frames).map(|(headers, frame)| PacketContext {
+        let packets = headers.iter().zip(data).map(|(headers, frame)| PacketContext {
             interface: 0,
-            direction,
+            direction: frames.direction,
             now: NOW,
             headers,
             frame,
@@ -112,6 +164,9 @@ pub fn shuffled(n: u32) -> Vec<u32> {
     order
 }
 
+/// A packet of a flow that [`open`] has opened.
+pub const DATA: &str = "tcp 203.0.0.1:1 -> 10.0.1.10:443 A seq=2 ack=2 win=65535";
+
 /// Opens flows, with the whole handshake.
 ///
 /// # Panics
@@ -124,7 +179,7 @@ pub fn open(pipeline: &mut Pipeline, flows: u32) {
         ("tcp 203.0.0.1:1 -> 10.0.1.10:443 A seq=2 ack=2 win=65535", inward),
     ];
     for (line, direction) in steps {
-        let frames = Frames::new(line, direction, 0..flows);
+        let frames = Frames::new(line, direction, 0..flows, &[60]);
         assert_eq!(judge(pipeline, &frames), flows as usize, "{line}");
     }
     let states = pipeline.connections().iter(NOW).map(|flow| flow.state);

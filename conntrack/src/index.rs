@@ -151,15 +151,16 @@ impl Index {
         None
     }
 
-    /// The words of a bucket whose tag is that of a hash, a bit each.
+    /// The words of a bucket whose tag is that of a hash, a bit each. The count is never one: it has
+    /// no [`IN_USE`].
     #[inline]
     fn matches(&self, bucket: &Bucket, hash: u64) -> u32 {
         let (tag, wanted) = (self.tag, self.word(hash));
         let mut found = 0;
         for (place, word) in bucket.iter().enumerate() {
-            found |= u32::from(word & tag == wanted) << place;
+            found |= u32::from((word ^ wanted) & tag == 0) << place;
         }
-        found & ((1 << ENTRIES) - 1)
+        found
     }
 
     /// A word without its entry.
