@@ -132,7 +132,8 @@ pub fn judge(pipeline: &mut Pipeline, frames: &Frames) -> usize {
     let mut passed = 0;
     let mut headers = [Headers::NONE; BATCH];
     for batch in frames.places.chunks(BATCH) {
-        let data = batch.iter().map(|&(start, len)| &frames.bytes[start as usize..][..len as usize]);
+        let data =
+            batch.iter().map(|&(start, len)| &frames.bytes[start as usize..][..len as usize]);
         for (headers, frame) in headers.iter_mut().zip(data.clone()) {
             let parsed = parse_into(LinkType::Ethernet, frame, frame.len(), headers);
             assert_eq!(parsed, Ok(Kind::Ip));

@@ -149,8 +149,14 @@ impl ConnTable {
     #[inline]
     #[must_use]
     pub fn lookup(&self, scope: Scope, headers: &Headers, now: Timestamp) -> Lookup {
-        let Some((key, side)) = FlowKey::of(headers) else { return Lookup::Miss };
-        match self.find(scope, &key, side, now) {
+        self.lookup_probe(&self.probe(scope, headers), headers, now)
+    }
+
+    /// [`Self::lookup`] of the flow that `probe` is of.
+    #[inline]
+    #[must_use]
+    pub fn lookup_probe(&self, probe: &Probe, headers: &Headers, now: Timestamp) -> Lookup {
+        match self.find(probe, now) {
             None => Lookup::Miss,
             Some((hit, flow)) if flow.is_reopened_by(headers) => Lookup::Reopen(hit),
             Some((hit, _)) => Lookup::Hit(hit),
@@ -167,21 +173,17 @@ impl ConnTable {
         side: Side,
         now: Timestamp,
     ) -> Option<Hit> {
-        self.find(scope, key, side, now).map(|(hit, _)| hit)
+        self.find(&self.probe_of(scope, *key, side), now).map(|(hit, _)| hit)
     }
 
-    fn find(
-        &self,
-        scope: Scope,
-        key: &FlowKey,
-        side: Side,
-        now: Timestamp,
-    ) -> Option<(Hit, &Flow)> {
+    #[inline]
+    fn find(&self, probe: &Probe, now: Timestamp) -> Option<(Hit, &Flow)> {
+        let Probe { key, side, scope, hash, .. } = probe;
         let handle = match key {
-            FlowKey::V4(key) => self.v4.find(self.v4.hash(scope, key), scope, key)?,
-            FlowKey::V6(key) => self.v6.find(self.v6.hash(scope, key), scope, key)?,
+            FlowKey::V4(key) => self.v4.find(*hash, *scope, key)?,
+            FlowKey::V6(key) => self.v6.find(*hash, *scope, key)?,
         };
-        self.hit(key, side, handle, now)
+        self.hit(key, *side, handle, now)
     }
 
     /// The entry of a handle, if it is alive at `now`.
@@ -213,7 +215,14 @@ impl ConnTable {
     #[inline]
     #[must_use]
     pub fn probe(&self, scope: Scope, headers: &Headers) -> Probe {
-        let Some((key, side)) = FlowKey::of(headers) else { return Probe::NOTHING };
+        match FlowKey::of(headers) {
+            Some((key, side)) => self.probe_of(scope, key, side),
+            None => Probe::NOTHING,
+        }
+    }
+
+    #[inline]
+    fn probe_of(&self, scope: Scope, key: FlowKey, side: Side) -> Probe {
         let hash = match &key {
             FlowKey::V4(key) => self.v4.hash(scope, key),
             FlowKey::V6(key) => self.v6.hash(scope, key),

@@ -218,8 +218,14 @@ impl Pipeline {
 
     /// Judges one packet on one side of one interface.
     pub fn process(&mut self, packet: &PacketContext<'_>) -> Verdict {
+        self.process_probed(packet, None)
+    }
+
+    /// [`Self::process`]; `probe` is of the packet's flow, if one has been made.
+    #[inline]
+    fn process_probed(&mut self, packet: &PacketContext<'_>, probe: Option<&Probe>) -> Verdict {
         let verdict = match self.policy.interfaces().get(packet.interface) {
-            Some(interface) => self.state.judge(&self.policy, interface, packet),
+            Some(interface) => self.state.judge(&self.policy, interface, packet, probe),
             None => Verdict::drop(DropReason::SrcDstCheck),
         };
         self.counters.count(Some(packet.interface), &verdict, packet.headers.ip_len);
@@ -277,6 +283,7 @@ impl State {
         policy: &CompiledPolicy,
         interface: &CompiledInterface,
         packet: &PacketContext<'_>,
+        probe: Option<&Probe>,
     ) -> Verdict {
         if let Some(verdict) = before_fragments(policy, interface, packet) {
             return match self.exempt_datagram(policy, interface, packet, &verdict) {
@@ -286,7 +293,7 @@ impl State {
         }
         let headers = packet.headers;
         let Some(fragment) = headers.fragment else {
-            return self.judge_whole(policy, interface, packet);
+            return self.judge_whole(policy, interface, packet, probe);
         };
         let key = self.datagram(packet, fragment);
         if headers.transport == Transport::LaterFragment {
@@ -295,7 +302,7 @@ impl State {
         if let Err(reason) = self.fragments.first(key, headers, fragment, packet.now) {
             return Verdict::drop(reason);
         }
-        let verdict = self.judge_whole(policy, interface, packet);
+        let verdict = self.judge_whole(policy, interface, packet, None);
         self.fragments.decide(key, headers, verdict, packet.now);
         verdict
     }
@@ -327,7 +334,7 @@ impl State {
                 return (Verdict::drop(reason), Effect::None);
             }
         }
-        let (verdict, effect) = self.decide(policy, interface, packet);
+        let (verdict, effect) = self.decide(policy, interface, packet, None);
         let needs_room = matches!(effect, Effect::Open(_, None));
         if needs_room && self.connections.room(packet.now) as isize <= opened {
             return (conntrack_full(verdict), Effect::None);
@@ -362,8 +369,9 @@ impl State {
         policy: &CompiledPolicy,
         interface: &CompiledInterface,
         packet: &PacketContext<'_>,
+        probe: Option<&Probe>,
     ) -> Verdict {
-        let (verdict, effect) = self.decide(policy, interface, packet);
+        let (verdict, effect) = self.decide(policy, interface, packet, probe);
         if let Effect::Refresh(hit) = &effect {
             self.mark(interface, packet, hit);
         }
@@ -377,6 +385,7 @@ impl State {
         policy: &CompiledPolicy,
         interface: &CompiledInterface,
         packet: &PacketContext<'_>,
+        probe: Option<&Probe>,
     ) -> (Verdict, Effect) {
         // A packet comes in over the subnet's edge and goes out over it.
         let ingress = packet.direction == Direction::Ingress;
@@ -388,7 +397,7 @@ impl State {
                 return (Verdict::drop(DropReason::SrcDstCheck), Effect::None);
             }
         }
-        let (verdict, effect) = self.admit(policy, interface, packet);
+        let (verdict, effect) = self.admit(policy, interface, packet, probe);
         if !verdict.is_pass() {
             return (verdict, effect);
         }
@@ -409,9 +418,14 @@ impl State {
         policy: &CompiledPolicy,
         interface: &CompiledInterface,
         packet: &PacketContext<'_>,
+        probe: Option<&Probe>,
     ) -> (Verdict, Effect) {
         let scope = self.tracking[packet.interface].0;
-        match self.connections.lookup(scope, packet.headers, packet.now) {
+        let found = match probe {
+            Some(probe) => self.connections.lookup_probe(probe, packet.headers, packet.now),
+            None => self.connections.lookup(scope, packet.headers, packet.now),
+        };
+        match found {
             Lookup::Hit(hit) => {
                 let (reason, state) = match hit.reply {
                     true => (PassReason::Reply, FlowState::Reply),

@@ -213,7 +213,9 @@ impl Shared {
         other: IpAddr,
         work: impl FnOnce(&mut Judge, &Snapshot) -> T,
     ) -> T {
-        self.with_part(self.shard_of(&one, &other), |part, snapshot| work(&mut part.judge, snapshot))
+        self.with_part(self.shard_of(&one, &other), |part, snapshot| {
+            work(&mut part.judge, snapshot)
+        })
     }
 
     fn with_part<T>(&self, shard: usize, work: impl FnOnce(&mut Part, &Snapshot) -> T) -> T {

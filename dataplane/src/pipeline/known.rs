@@ -64,7 +64,9 @@ impl Pipeline {
     pub(crate) fn process_located(&mut self, packet: &PacketContext<'_>, probe: &Probe) -> Verdict {
         match self.process_known(packet, probe) {
             Some(verdict) => verdict,
-            None => self.process(packet),
+            None => {
+                self.process_probed(packet, Some(probe).filter(|_| is_markable(packet.headers)))
+            }
         }
     }
 
@@ -79,7 +81,11 @@ impl Pipeline {
     /// [`Self::process`] must. Of `packet`, the frame is not looked
     /// at, nor where it comes from and whether its address is the interface's own.
     #[inline]
-    pub(crate) fn process_known(&mut self, packet: &PacketContext<'_>, probe: &Probe) -> Option<Verdict> {
+    pub(crate) fn process_known(
+        &mut self,
+        packet: &PacketContext<'_>,
+        probe: &Probe,
+    ) -> Option<Verdict> {
         let (policy, state) = (&self.policy, &mut self.state);
         if packet.size > policy.smallest_mtu().into() {
             let interface = policy.interfaces().get(packet.interface)?;
