@@ -325,7 +325,7 @@ impl<K: Key, const N: usize, const S: usize> Tree<K, N, S> {
         let first = self.slots.len().next_multiple_of(ALIGN);
         self.slots.resize(first + (1 << bits), VALUE);
         self.fill(first, 1 << bits, from, span - bits, keys);
-        slot(TABLE, first / ALIGN | (bits as usize - 1) << TABLE_BITS)
+        slot(TABLE, (first / ALIGN) | ((bits as usize - 1) << TABLE_BITS))
     }
 
     fn run(&mut self, keys: &Keys) -> u32 {
