@@ -393,8 +393,8 @@ impl PortMapsBuilder {
             return out.push(base, root);
         }
         let step = 1 << (4 * level.saturating_sub(1));
-        self.children(root)
-            .iter()
+        let children = self.nodes[(root & INDEX) as usize].children.iter();
+        children
             .zip((base..).step_by(step))
             .all(|(&child, start)| self.collect(child, level.saturating_sub(1), start, out))
     }
