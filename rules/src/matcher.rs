@@ -8,7 +8,7 @@
 //! with its own rules laid over it, so only the best rank of each interval is kept, and prefixes
 //! with equal rows share one.
 //!
-//! A lookup walks the prefix tree ([`prefixes`]), loads the row, and searches one port map
+//! A lookup walks the prefix tree ([`prefixes`]) and searches the port maps of the class
 //! ([`ports`]): a handful of cache lines in all. It allocates nothing.
 //!
 //! One matcher serves security groups, where any order of ranks gives the union (SEMANTICS 3.1),
