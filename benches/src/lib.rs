@@ -3,13 +3,13 @@
 pub mod classbench;
 pub mod workload;
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 use sgwall_rules::diagnostic::Origin;
 use sgwall_rules::model::{
-    Interface, L4Match, Peer, Policy, PortRange, SecurityGroup, SecurityGroupRule, Subnet,
-    Timeouts, Vpc,
+    GroupRef, Interface, L4Match, Peer, Policy, PortRange, SecurityGroup, SecurityGroupRule,
+    Subnet, Timeouts, Vpc,
 };
 
 /// A xorshift generator: cheap, and the same numbers each time.
@@ -32,19 +32,38 @@ impl Random {
     }
 }
 
-/// `n` rules: prefixes of 8 to 32 bits, half of them nested in others, TCP or UDP with one port or
-/// a range, as large groups have them.
+/// `n` rules: IPv4 prefixes of 16 to 32 bits, half of them nested in others, TCP or UDP with one
+/// port or a range, as large groups have them.
 #[must_use]
 pub fn rules(n: usize) -> Vec<SecurityGroupRule> {
-    let mut random = Random::new(0x5eed_0001);
-    let mut rules = Vec::with_capacity(n);
-    for i in 0..n {
-        let bits = random.draw();
+    some_rules(n, |bits, _| {
         // Half the rules lie in 10.0.0.0/8 and so in one another.
         let address =
             if bits & 1 == 0 { bits as u32 & 0x00ff_ffff | 0x0a00_0000 } else { bits as u32 };
-        let len = 16 + (bits >> 32) as u8 % 17;
-        let cidr = IpNet::new(IpAddr::V4(address.into()), len).expect("a length up to 32").trunc();
+        (IpAddr::V4(address.into()), 16 + (bits >> 32) as u8 % 17)
+    })
+}
+
+/// As [`rules`], with IPv6 prefixes of 32 to 128 bits, half of them in one range of 32 bits.
+#[must_use]
+pub fn rules6(n: usize) -> Vec<SecurityGroupRule> {
+    some_rules(n, |bits, more| {
+        let high = if bits & 1 == 0 { 0x2001_0db8 } else { 0x2000_0000 | more >> 36 };
+        let address = u128::from(high) << 96
+            | u128::from(bits.rotate_left(20) as u32) << 64
+            | u128::from(more);
+        (IpAddr::V6(address.into()), 32 + ((bits >> 32) % 97) as u8)
+    })
+}
+
+fn some_rules(n: usize, prefix: fn(u64, u64) -> (IpAddr, u8)) -> Vec<SecurityGroupRule> {
+    let mut random = Random::new(0x5eed_0001);
+    let mut others = Random::new(0x5eed_0005);
+    let mut rules = Vec::with_capacity(n);
+    for i in 0..n {
+        let bits = random.draw();
+        let (address, len) = prefix(bits, others.draw());
+        let cidr = IpNet::new(address, len).expect("a length that fits").trunc();
         let from = (bits >> 40) as u16;
         let to = if bits >> 63 == 0 { from } else { from.saturating_add((bits >> 56) as u16) };
         let ports = PortRange { from, to };
@@ -79,31 +98,73 @@ pub fn policy(ingress: Vec<SecurityGroupRule>) -> Policy {
             routes: vec![],
             origin: origin(),
         }],
-        security_groups: vec![SecurityGroup {
-            id: "sg-1".into(),
-            name: "bench".into(),
-            description: String::new(),
-            vpc: Some("vpc".into()),
-            owner: None,
-            is_default: false,
-            ingress,
-            egress: vec![],
-            origin: origin(),
-        }],
-        interfaces: vec![Interface {
-            id: "eni-1".into(),
-            subnet: "subnet".into(),
-            addresses: vec![Ipv4Addr::new(10, 0, 1, 10).into()],
-            public: vec![],
-            security_groups: vec!["sg-1".into()],
-            source_dest_check: true,
-            mtu: None,
-            timeouts: Timeouts::default(),
-            mac: None,
-            instance: None,
-            instance_type: None,
-            origin: origin(),
-        }],
+        security_groups: vec![group("sg-1", ingress)],
+        interfaces: vec![interface("eni-1", [10, 0, 1, 10], &["sg-1"])],
         ..Policy::default()
+    }
+}
+
+/// Groups of the interfaces of [`fleet`], but for the one that all have.
+const TIERS: usize = 100;
+
+/// A policy of `n` interfaces in a hundred tiers. The group of a tier has 50 ranges, itself and the
+/// next tier's group for peers; all interfaces also have the group `sg-base`, with 20 ranges and the
+/// first tier's group.
+#[must_use]
+pub fn fleet(n: usize) -> Policy {
+    let mut ranges = rules(50 * TIERS + 20).into_iter();
+    let tier = |tier: usize| format!("sg-{}", tier % TIERS);
+    let with_groups = |mut rules: Vec<SecurityGroupRule>, groups: &[String]| {
+        let port = PortRange { from: 22, to: 22 };
+        rules.extend(groups.iter().map(|id| SecurityGroupRule {
+            id: format!("ingress-{id}"),
+            matches: L4Match::Tcp(port),
+            peer: Peer::Group(GroupRef::local(id.clone())),
+            description: None,
+            origin: Origin::synthetic("bench"),
+        }));
+        rules
+    };
+    let mut groups = Vec::with_capacity(TIERS + 1);
+    for at in 0..TIERS {
+        let own = ranges.by_ref().take(50).collect();
+        groups.push(group(&tier(at), with_groups(own, &[tier(at), tier(at + 1)])));
+    }
+    groups.push(group("sg-base", with_groups(ranges.collect(), &[tier(0)])));
+    let interfaces = (0..n).map(|at| {
+        let [high, low] = (at as u16).to_be_bytes();
+        interface(&format!("eni-{at}"), [10, 0, high, low], &[&tier(at), "sg-base"])
+    });
+    Policy { security_groups: groups, interfaces: interfaces.collect(), ..policy(Vec::new()) }
+}
+
+fn group(id: &str, ingress: Vec<SecurityGroupRule>) -> SecurityGroup {
+    SecurityGroup {
+        id: id.into(),
+        name: id.into(),
+        description: String::new(),
+        vpc: Some("vpc".into()),
+        owner: None,
+        is_default: false,
+        ingress,
+        egress: vec![],
+        origin: Origin::synthetic("bench"),
+    }
+}
+
+fn interface(id: &str, address: [u8; 4], groups: &[&str]) -> Interface {
+    Interface {
+        id: id.into(),
+        subnet: "subnet".into(),
+        addresses: vec![address.into()],
+        public: vec![],
+        security_groups: groups.iter().map(|&id| id.into()).collect(),
+        source_dest_check: true,
+        mtu: None,
+        timeouts: Timeouts::default(),
+        mac: None,
+        instance: None,
+        instance_type: None,
+        origin: Origin::synthetic("bench"),
     }
 }

@@ -21,6 +21,7 @@ use sgwall_rules::compile::{CompiledPolicy, RuleInfo};
 
 use crate::attribution::{Attribution, Side, Sides};
 use crate::counters::Tally;
+use crate::names::Names;
 use crate::pipeline::{PacketContext, Pipeline, TrackedFlow};
 use crate::verdict::{DropReason, Outcome, PassReason, SkipReason, Verdict};
 
@@ -190,7 +191,18 @@ impl Judge {
     /// Replaces the policy, and how packets find their interface in it: the next frame is judged by
     /// the new one. See [`Pipeline::set_policy`].
     pub fn set_policy(&mut self, policy: Arc<CompiledPolicy>, attribution: Attribution) {
-        self.pipeline.set_policy(policy);
+        let names = self.pipeline.names().after(self.pipeline.policy(), &policy);
+        self.take_over(policy, names, attribution);
+    }
+
+    /// [`Self::set_policy`] with names that were made before; see [`Pipeline::take_over`].
+    pub fn take_over(
+        &mut self,
+        policy: Arc<CompiledPolicy>,
+        names: Names,
+        attribution: Attribution,
+    ) {
+        self.pipeline.take_over(policy, names);
         self.attribution = attribution;
         let (policy, attribution) = (self.pipeline.policy(), &self.attribution);
         for held in self.held.values_mut() {

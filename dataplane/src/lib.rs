@@ -30,6 +30,7 @@ pub mod explain;
 pub mod flow_log;
 pub mod fragment;
 pub mod judge;
+pub mod names;
 pub mod neighbour;
 pub mod path_mtu;
 pub mod pipeline;
@@ -40,6 +41,7 @@ pub use black_hole::{BlackHole, Teller};
 pub use counters::Counters;
 pub use explain::Explanation;
 pub use judge::{Emitted, Event, FrameInput, Judge, Judgement, Route, Sink};
+pub use names::Names;
 pub use pipeline::{Config, PacketContext, Pipeline, Released, TrackedFlow};
 pub use verdict::{
     DropReason, FirstFragment, FlowState, Outcome, PassReason, SkipReason, Stage, Verdict,

@@ -7,7 +7,7 @@ mod flows;
 mod known;
 mod unfiltered;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::net::IpAddr;
 use std::num::NonZeroU16;
 use std::sync::Arc;
@@ -25,6 +25,7 @@ use sgwall_rules::model::{AclAction, RouteTarget, Timeouts};
 
 use crate::counters::Counters;
 use crate::fragment::{DatagramKey, FragmentTable, Held};
+use crate::names::Names;
 use crate::path_mtu::{Fit, RateLimit, fit};
 use crate::verdict::{DropReason, FlowState, Outcome, PassReason, Verdict};
 
@@ -101,7 +102,7 @@ pub(crate) struct State {
     /// By interface index: what tracking knows the interface as, and its timeouts.
     pub(crate) tracking: Vec<(Scope, TimeoutProfile)>,
     /// By rule index: what tracking knows the rule as.
-    tags: Vec<RuleTag>,
+    tags: Arc<[RuleTag]>,
     /// By interface index: the router's answers to packets that do not fit.
     answers: Vec<RateLimit>,
     /// Of the marks that hold, see [`known`].
@@ -124,23 +125,35 @@ impl Pipeline {
     /// A pipeline under `policy`, with nothing tracked.
     #[must_use]
     pub fn new(policy: Arc<CompiledPolicy>, config: Config) -> Self {
-        Self::with_table(policy, config, ConnTable::new(table_config(config)))
+        let names = Names::new(&policy);
+        Self::with_table(policy, names, config, ConnTable::new(table_config(config)))
     }
 
-    /// The same, of several that share the number of flows that they may track together.
-    /// `config.max_flows` is then what there is room for from the beginning.
+    /// The same, of several that share the number of flows that they may track together, and the
+    /// policy's names. `config.max_flows` is then what there is room for from the beginning.
     #[must_use]
-    pub fn sharing(policy: Arc<CompiledPolicy>, config: Config, allowance: Arc<Allowance>) -> Self {
-        Self::with_table(policy, config, ConnTable::sharing(table_config(config), allowance))
+    pub fn sharing(
+        policy: Arc<CompiledPolicy>,
+        names: Names,
+        config: Config,
+        allowance: Arc<Allowance>,
+    ) -> Self {
+        let connections = ConnTable::sharing(table_config(config), allowance);
+        Self::with_table(policy, names, config, connections)
     }
 
-    fn with_table(policy: Arc<CompiledPolicy>, config: Config, connections: ConnTable) -> Self {
+    fn with_table(
+        policy: Arc<CompiledPolicy>,
+        names: Names,
+        config: Config,
+        connections: ConnTable,
+    ) -> Self {
         let fragments = FragmentTable::new(config.hash_seed);
         let state = State {
             connections,
             fragments,
             tracking: Vec::new(),
-            tags: Vec::new(),
+            tags: names.tags(),
             answers: Vec::new(),
             epoch: 0,
         };
@@ -148,10 +161,10 @@ impl Pipeline {
             policy: Arc::clone(&policy),
             state,
             counters: Counters::default(),
-            names: Names::default(),
+            names: names.clone(),
             probes: Vec::new(),
         };
-        pipeline.set_policy(policy);
+        pipeline.take_over(policy, names);
         pipeline
     }
 
@@ -159,8 +172,15 @@ impl Pipeline {
     /// (SEMANTICS 3.4, 6.12) but for those of addresses that an interface has lost (7.12). Rule
     /// hits start again at zero, since rules are numbered anew.
     pub fn set_policy(&mut self, policy: Arc<CompiledPolicy>) {
-        let names = &mut self.names;
-        let lost = lost_addresses(&self.policy, &policy, names);
+        let names = self.names.after(&self.policy, &policy);
+        self.take_over(policy, names);
+    }
+
+    /// [`Self::set_policy`] with names that were made before: [`Names::after`] those that all
+    /// pipelines have that share flows, or after ones that came in between. It then takes a time
+    /// that does not grow with the number of rules, but for clearing their counters.
+    pub fn take_over(&mut self, policy: Arc<CompiledPolicy>, names: Names) {
+        let lost = lost_addresses(&self.policy, &policy, &names);
         if !lost.is_empty() {
             let all = 0..self.state.connections.places();
             self.state.connections.retain(all, |flow| {
@@ -168,9 +188,9 @@ impl Pipeline {
                 addresses.map(|address| (flow.scope, address)).all(|end| !lost.contains(&end))
             });
         }
-        self.state.tracking =
-            policy.interfaces().iter().map(|i| (names.scope(&i.id), profile(i.timeouts))).collect();
-        self.state.tags = policy.rules().iter().map(|rule| names.tag(rule)).collect();
+        let tracked = |i: &CompiledInterface| (names.scope(&i.id), profile(i.timeouts));
+        self.state.tracking = policy.interfaces().iter().map(tracked).collect();
+        self.state.tags = names.tags();
         self.state.answers = vec![RateLimit::default(); policy.interfaces().len()];
         self.state.fragments.forget_rules();
         let before = self.policy.interfaces().iter();
@@ -178,12 +198,19 @@ impl Pipeline {
         self.counters.change_policy(places, policy.interfaces().len(), policy.rules().len());
         self.begin_epoch();
         self.policy = policy;
+        self.names = names;
     }
 
     /// The policy in force.
     #[must_use]
     pub fn policy(&self) -> &Arc<CompiledPolicy> {
         &self.policy
+    }
+
+    /// What the numbers of flows stand for.
+    #[must_use]
+    pub fn names(&self) -> &Names {
+        &self.names
     }
 
     /// What was counted.
@@ -201,7 +228,7 @@ impl Pipeline {
     /// The rule that admitted a flow, of the policy under which it did.
     #[must_use]
     pub fn admitting_rule(&self, tag: RuleTag) -> Option<&RuleInfo> {
-        self.names.rules.get(tag.0 as usize)
+        self.names.rule(tag)
     }
 
     /// Lets time pass, a bounded amount of work at a time: call it once a batch. Expiry is exact
@@ -692,7 +719,7 @@ fn is_untracked(
 fn lost_addresses(
     old: &CompiledPolicy,
     new: &CompiledPolicy,
-    names: &mut Names,
+    names: &Names,
 ) -> HashSet<(Scope, IpAddr)> {
     let mut lost = HashSet::new();
     for before in old.interfaces() {
@@ -727,29 +754,4 @@ fn profile(timeouts: Timeouts) -> TimeoutProfile {
         }
     }
     profile
-}
-
-/// Names that outlive a policy: tracking keeps numbers, and this says what they stand for.
-#[derive(Clone, Debug, Default)]
-struct Names {
-    scopes: HashMap<String, Scope>,
-    tags: HashMap<RuleInfo, RuleTag>,
-    rules: Vec<RuleInfo>,
-}
-
-impl Names {
-    fn scope(&mut self, interface: &str) -> Scope {
-        let next = Scope(self.scopes.len() as u32);
-        *self.scopes.entry(interface.to_owned()).or_insert(next)
-    }
-
-    fn tag(&mut self, rule: &RuleInfo) -> RuleTag {
-        if let Some(&tag) = self.tags.get(rule) {
-            return tag;
-        }
-        let tag = RuleTag(self.rules.len() as u32);
-        self.tags.insert(rule.clone(), tag);
-        self.rules.push(rule.clone());
-        tag
-    }
 }

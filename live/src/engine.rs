@@ -240,9 +240,13 @@ impl Engine {
     pub fn reload(&self, policy: Arc<Policy>) -> ReloadReport {
         let _one = self.reloading.lock().unwrap_or_else(PoisonError::into_inner);
         let generation = self.generation.load(Ordering::Relaxed) + 1;
+        // Held to the end, so that it is not a worker that has the old policy to free.
         let before = self.shared.snapshot();
-        let after = Snapshot::new(policy, Generation(generation), &self.shared.ports);
-        let (rules_added, rules_removed) = changes(rules(&before.policy), rules(&after.policy));
+        let after = before.next(policy, Generation(generation), &self.shared.ports);
+        let (rules_added, rules_removed) = match after.policy.shares_rules(&before.policy) {
+            true => (0, 0),
+            false => changes(rules(&before.policy), rules(&after.policy)),
+        };
         let (interfaces_added, interfaces_removed) =
             changes(interfaces(&before.policy), interfaces(&after.policy));
         self.shared.set_snapshot(after);

@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use ahash::RandomState;
 use arc_swap::ArcSwap;
 use sgwall_conntrack::Allowance;
-use sgwall_dataplane::{Attribution, Config, Judge, Pipeline};
+use sgwall_dataplane::{Attribution, Config, Judge, Names, Pipeline};
 use sgwall_rules::compile::{CompiledPolicy, Generation};
 use sgwall_rules::model::Policy;
 
@@ -33,6 +33,8 @@ pub struct Snapshot {
     pub model: Arc<Policy>,
     /// As packets are judged.
     pub policy: Arc<CompiledPolicy>,
+    /// What flows are known by under it.
+    pub names: Names,
     /// What the ports lead to.
     pub topology: Topology,
 }
@@ -41,9 +43,23 @@ impl Snapshot {
     /// Compiles a policy.
     #[must_use]
     pub fn new(model: Arc<Policy>, generation: Generation, ports: &[Port]) -> Self {
-        let policy = Arc::new(CompiledPolicy::compile(&model, generation));
+        let policy = CompiledPolicy::compile(&model, generation);
+        let names = Names::new(&policy);
+        Self::of(model, policy, names, ports)
+    }
+
+    /// Compiles the policy that takes over from this one, as far as it differs. All that grows with
+    /// the number of rules is done here and not where packets wait.
+    #[must_use]
+    pub fn next(&self, model: Arc<Policy>, generation: Generation, ports: &[Port]) -> Self {
+        let policy = self.policy.recompile(&model, generation);
+        let names = self.names.after(&self.policy, &policy);
+        Self::of(model, policy, names, ports)
+    }
+
+    fn of(model: Arc<Policy>, policy: CompiledPolicy, names: Names, ports: &[Port]) -> Self {
         let topology = Topology::new(ports, &policy);
-        Snapshot { model, policy, topology }
+        Snapshot { model, policy: Arc::new(policy), names, topology }
     }
 }
 
@@ -89,7 +105,7 @@ impl Shared {
         let config = Config { max_flows: config.max_flows.div_ceil(shards), ..config };
         let shard = |_| {
             let (policy, allowance) = (Arc::clone(&snapshot.policy), Arc::clone(&allowance));
-            let pipeline = Pipeline::sharing(policy, config, allowance);
+            let pipeline = Pipeline::sharing(policy, snapshot.names.clone(), config, allowance);
             let judge = Judge::new(pipeline, Attribution::default());
             Shard(Mutex::new(Part { judge, recorder: None }))
         };
@@ -159,7 +175,8 @@ impl Shared {
         let (has, wanted) =
             (part.judge.pipeline().policy().generation(), snapshot.policy.generation());
         if has < wanted {
-            part.judge.set_policy(Arc::clone(&snapshot.policy), Attribution::default());
+            let (policy, names) = (Arc::clone(&snapshot.policy), snapshot.names.clone());
+            part.judge.take_over(policy, names, Attribution::default());
             if let Some(recorder) = &mut part.recorder {
                 recorder.set_policy(Arc::clone(&snapshot.policy));
             }

@@ -3,7 +3,8 @@
 //! [`CompiledPolicy::compile`] turns references to groups and prefix lists into addresses
 //! (SEMANTICS section 4) and builds a [`crate::matcher::Matcher`] for each direction of each set
 //! of groups and of each network ACL. Interfaces with the same groups share one, as subnets with
-//! the same ACL do. The result is immutable: a reload compiles another.
+//! the same ACL do. The result is immutable: a reload compiles another, and
+//! [`CompiledPolicy::recompile`] takes over of the present one what stays as it was.
 //!
 //! It judges nothing: which stage asks what, and what an answer means, is the dataplane's. Nor
 //! does it find fault: a policy is validated before, and what does not resolve here matches
@@ -11,6 +12,7 @@
 
 mod interface;
 mod rules;
+mod table;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -20,10 +22,10 @@ use ipnet::IpNet;
 
 pub use self::interface::{CompiledInterface, CompiledRoute, Service};
 use self::interface::{Link, SubnetContext};
-use self::rules::Catalogue;
-pub use self::rules::{
-    AclMatch, AclRules, AclSet, GroupMatch, GroupRules, RuleId, RuleInfo, RuleKind, RuleSet,
-};
+pub use self::rules::{AclMatch, AclRules, AclSet, GroupMatch, GroupRules, RuleSet};
+use self::rules::{Catalogue, Peers};
+use self::table::RuleTable;
+pub use self::table::{RuleId, RuleInfo, RuleKind};
 use crate::matcher::prefixes::PrefixMap;
 use crate::model::{Compat, Exempt, Policy};
 
@@ -39,7 +41,8 @@ pub struct CompiledPolicy {
     icmp_related: bool,
     exempt: Exempt,
     tcp_window_check: bool,
-    rules: Vec<RuleInfo>,
+    rules: Arc<RuleTable>,
+    peers: Peers,
     interfaces: Vec<CompiledInterface>,
     by_id: HashMap<String, usize>,
     by_mac: HashMap<[u8; 6], usize>,
@@ -57,8 +60,26 @@ impl CompiledPolicy {
     /// gets an ACL without entries, which denies all.
     #[must_use]
     pub fn compile(policy: &Policy, generation: Generation) -> Self {
-        let (catalogue, rules) = Catalogue::new(policy);
+        Self::build(policy, generation, None)
+    }
+
+    /// What [`Self::compile`] would make of a policy. Matchers whose rules, addresses and order are
+    /// as they were are shared with this one, so a small change costs little; of what the change was
+    /// nobody need know.
+    #[must_use]
+    pub fn recompile(&self, policy: &Policy, generation: Generation) -> Self {
+        Self::build(policy, generation, Some(self))
+    }
+
+    fn build(policy: &Policy, generation: Generation, before: Option<&Self>) -> Self {
+        let rules = RuleTable::new(policy, before.map(|before| &before.rules));
+        let catalogue = Catalogue::new(policy, before.map(|before| &before.peers));
+        let known = before.map(Known::of).unwrap_or_default();
         let mut groups: HashMap<&[String], Arc<GroupRules>> = HashMap::new();
+        let mut groups_of = |ids| {
+            let compile = || catalogue.groups(ids, known.groups.get(ids).copied());
+            Arc::clone(groups.entry(ids).or_insert_with(compile))
+        };
         let mut acls: HashMap<Option<&str>, Arc<AclRules>> = HashMap::new();
         let subnets: HashMap<&str, Arc<SubnetContext>> = policy
             .subnets
@@ -70,8 +91,7 @@ impl CompiledPolicy {
 
         let mut interfaces = Vec::with_capacity(policy.interfaces.len());
         for interface in &policy.interfaces {
-            let ids = interface.security_groups.as_slice();
-            let groups = groups.entry(ids).or_insert_with(|| Arc::new(catalogue.groups(ids)));
+            let groups = groups_of(interface.security_groups.as_slice());
             let subnet = subnets.get(interface.subnet.as_str());
             // An unknown subnet's ACL is unknown too, and the one without entries stands in.
             let acl = match subnet.map(|subnet| subnet.network_acl.as_deref()) {
@@ -79,16 +99,15 @@ impl CompiledPolicy {
                 Some(named) => Some(named),
                 None => Some(None),
             }
-            .map(|id| Arc::clone(acls.entry(id).or_insert_with(|| Arc::new(catalogue.acl(id)))));
+            .map(|id| {
+                let compile = || Arc::new(catalogue.acl(id, known.acls.get(&id).copied()));
+                Arc::clone(acls.entry(id).or_insert_with(compile))
+            });
             let subnet = Arc::clone(subnet.unwrap_or(&nowhere));
-            let groups = Arc::clone(groups);
             interfaces.push(CompiledInterface::new(policy.compat, interface, subnet, groups, acl));
         }
 
         for instance in &policy.classic_instances {
-            let mut groups_of = |ids| {
-                Arc::clone(groups.entry(ids).or_insert_with(|| Arc::new(catalogue.groups(ids))))
-            };
             let own = groups_of(instance.security_groups.as_slice());
             let link = instance.link.as_ref().map(|link| {
                 let vpc = policy.vpcs.iter().find(|vpc| vpc.id == link.vpc);
@@ -134,6 +153,7 @@ impl CompiledPolicy {
             exempt: policy.exempt,
             tcp_window_check: policy.tcp_window_check,
             rules,
+            peers: catalogue.into_peers(),
             interfaces,
             smallest_mtu: smallest_mtu(policy),
             by_id,
@@ -219,13 +239,38 @@ impl CompiledPolicy {
     /// unknown here, or another rule's.
     #[must_use]
     pub fn rule(&self, id: RuleId) -> Option<&RuleInfo> {
-        self.rules.get(id.0 as usize)
+        self.rules.rules.get(id.0 as usize)
     }
 
     /// All rules, in the order of their ids.
     #[must_use]
     pub fn rules(&self) -> &[RuleInfo] {
-        &self.rules
+        &self.rules.rules
+    }
+
+    /// Whether the two are known to have the same rules under the same ids, because one was
+    /// [recompiled](Self::recompile) from the other. False does not say that they differ.
+    #[must_use]
+    pub fn shares_rules(&self, other: &CompiledPolicy) -> bool {
+        Arc::ptr_eq(&self.rules, &other.rules)
+    }
+}
+
+/// What an earlier policy has compiled.
+#[derive(Default)]
+struct Known<'a> {
+    groups: HashMap<&'a [String], &'a Arc<GroupRules>>,
+    acls: HashMap<Option<&'a str>, &'a AclRules>,
+}
+
+impl<'a> Known<'a> {
+    fn of(policy: &'a CompiledPolicy) -> Self {
+        let mut known = Known::default();
+        for interface in &policy.interfaces {
+            known.groups.extend(interface.compiled_groups());
+            known.acls.extend(interface.compiled_acl().map(|acl| (interface.acl_id(), acl)));
+        }
+        known
     }
 }
 

@@ -8,7 +8,7 @@
 //! with its own rules laid over it, so only the best rank of each interval is kept, and prefixes
 //! with equal rows share one.
 //!
-//! A lookup walks the prefix tree ([`prefixes`]), loads the row, and searches one port map
+//! A lookup walks the prefix tree ([`prefixes`]) and searches the port maps of the class
 //! ([`ports`]): a handful of cache lines in all. It allocates nothing.
 //!
 //! One matcher serves security groups, where any order of ranks gives the union (SEMANTICS 3.1),
@@ -16,12 +16,13 @@
 
 mod ports;
 pub(crate) mod prefixes;
+mod run;
 
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use self::ports::{EMPTY_ROW, NONE, PortMaps, PortMapsBuilder};
+use self::ports::{EMPTY_ROW, Key, NONE, PortMaps, PortMapsBuilder};
 use self::prefixes::{Interval, PrefixMap, bounds, last_address, sweep};
 use crate::model::L4Match;
 
@@ -36,6 +37,9 @@ pub struct Entry {
     pub rank: u32,
 }
 
+/// Lookups that run side by side.
+const LANES: usize = 16;
+
 /// Finds the best-ranked of a set of rules.
 #[derive(Debug)]
 pub struct Matcher {
@@ -48,7 +52,7 @@ impl Matcher {
     /// an ICMP code without a type, a rank out of range) is left out.
     #[must_use]
     pub fn new(entries: &[Entry]) -> Self {
-        let mut maps = PortMapsBuilder::default();
+        let mut maps = PortMapsBuilder::new();
         let outside = maps.row_id(EMPTY_ROW);
         let mut family = |ipv6: bool| -> Vec<Interval> {
             let mut sorted: Vec<_> = entries
@@ -68,8 +72,12 @@ impl Matcher {
                 maps.row_id(row)
             })
         };
-        let (v4, v6) = (family(false), family(true));
-        Matcher { prefixes: PrefixMap::new(&v4, &v6), ports: maps.freeze() }
+        let (mut v4, mut v6) = (family(false), family(true));
+        let (ports, classes) = maps.freeze();
+        for (_, row) in v4.iter_mut().chain(&mut v6) {
+            *row = classes[*row as usize];
+        }
+        Matcher { prefixes: PrefixMap::new(&v4, &v6), ports }
     }
 
     /// The rank of the best rule that matches a packet, by its remote address, the protocol
@@ -77,8 +85,33 @@ impl Matcher {
     #[inline]
     #[must_use]
     pub fn lookup(&self, remote: &IpAddr, protocol: u8, selector: u16) -> Option<u32> {
-        let rank = self.ports.get(self.prefixes.get(remote), protocol, selector);
+        let rank = self.ports.get(self.prefixes.get(remote), Key::new(protocol, selector));
         (rank != NONE).then_some(rank)
+    }
+
+    /// [`Self::lookup`] of each packet (remote address, protocol number, selector), several side by
+    /// side: where the matcher is larger than the cache, their waits for memory overlap.
+    ///
+    /// # Panics
+    /// If `out` is shorter than `packets`.
+    pub fn lookup_batch(&self, packets: &[(IpAddr, u8, u16)], out: &mut [Option<u32>]) {
+        let out = &mut out[..packets.len()];
+        for (packets, out) in packets.chunks(LANES).zip(out.chunks_mut(LANES)) {
+            let mut slots = [0; LANES];
+            for (slot, (remote, ..)) in slots.iter_mut().zip(packets) {
+                *slot = self.prefixes.begin(remote);
+            }
+            for (slot, (remote, ..)) in slots.iter_mut().zip(packets) {
+                *slot = self.prefixes.finish(remote, *slot);
+            }
+            for (slot, (_, protocol, selector)) in slots.iter_mut().zip(packets) {
+                *slot = self.ports.begin(*slot, Key::new(*protocol, *selector));
+            }
+            for ((out, (_, protocol, selector)), slot) in out.iter_mut().zip(packets).zip(slots) {
+                let rank = self.ports.finish(Key::new(*protocol, *selector), slot);
+                *out = (rank != NONE).then_some(rank);
+            }
+        }
     }
 
     /// Bytes on the heap.

@@ -50,6 +50,18 @@ pub(crate) fn compile(
     Ok(Arc::new(CompiledPolicy::compile(&*load_model(files)?, generation)))
 }
 
+/// The same, of a policy that takes over from another, in as far as it differs.
+///
+/// # Errors
+/// Every error of the policy at once.
+pub(crate) fn recompile(
+    before: &CompiledPolicy,
+    files: &[NamedBytes],
+    generation: Generation,
+) -> Result<Arc<CompiledPolicy>, Failure> {
+    Ok(Arc::new(before.recompile(&*load_model(files)?, generation)))
+}
+
 /// Loads and validates; warnings and notes go to standard error.
 ///
 /// # Errors

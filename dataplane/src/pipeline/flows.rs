@@ -8,7 +8,8 @@ use sgwall_conntrack::{FlowView, Scope};
 use sgwall_packet::{Direction, Timestamp, protocol};
 use sgwall_rules::compile::{CompiledPolicy, RuleInfo};
 
-use super::{Names, Pipeline};
+use super::Pipeline;
+use crate::names::Names;
 
 /// A tracked flow, with what its numbers stand for.
 #[derive(Clone, Copy, Debug)]
@@ -53,7 +54,7 @@ struct Namer<'a> {
 
 impl<'a> Namer<'a> {
     fn name(&self, view: FlowView) -> Option<TrackedFlow<'a>> {
-        let rule = self.names.rules.get(view.tag.0 as usize)?;
+        let rule = self.names.rule(view.tag)?;
         let interface = self.interfaces.get(&view.scope).copied();
         // The list that the admitting rule stands in says which way the flow began.
         Some(TrackedFlow { view, interface, direction: rule.direction, rule })

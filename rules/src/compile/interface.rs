@@ -191,6 +191,17 @@ impl CompiledInterface {
         self.link_with(remote).map_or(&self.group_ids, |link| &link.group_ids)
     }
 
+    /// All sets of groups that it has compiled, by their ids.
+    pub(super) fn compiled_groups(&self) -> impl Iterator<Item = (&[String], &Arc<GroupRules>)> {
+        let link = self.link.as_ref().map(|link| (&link.group_ids[..], &link.groups));
+        std::iter::once((&self.group_ids[..], &self.groups)).chain(link)
+    }
+
+    /// Its subnet's ACL, both directions.
+    pub(super) fn compiled_acl(&self) -> Option<&AclRules> {
+        self.acl.as_deref()
+    }
+
     /// The ClassicLink that traffic with `remote` goes over.
     #[inline]
     fn link_with(&self, remote: &IpAddr) -> Option<&Link> {

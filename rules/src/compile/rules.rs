@@ -5,47 +5,24 @@
 //! (SEMANTICS 4.1, 4.9). All have one rank, so that a group of a thousand members is one prefix
 //! class. Ranks put the rules that name all of a family's addresses first, so that the best match
 //! says at once whether the flow may go untracked (SEMANTICS 6.2b, 6.5).
+//!
+//! What is compiled keeps what it was compiled of. Where an earlier policy has the same, its matcher
+//! serves again: a matcher knows ranks, and what rank is which rule is said beside it, so rules that
+//! are only numbered anew cost no compilation.
 
 use std::collections::{HashMap, HashSet};
-
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use sgwall_packet::protocol;
 
+use super::table::RuleId;
 use crate::matcher::{Entry, Matcher};
 use crate::model::{
     AclAction, Direction, GroupRef, IcmpMatch, L4Match, NetworkAcl, Peer, Policy, PortRange,
     SecurityGroup, SecurityGroupRule,
 };
-
-/// Index of a rule or ACL entry in [`super::CompiledPolicy::rules`]. Good for one generation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct RuleId(pub u32);
-
-/// Whose rule it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum RuleKind {
-    /// A security group's.
-    SecurityGroup,
-    /// A network ACL's.
-    NetworkAcl,
-}
-
-/// What people are told of a rule.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct RuleInfo {
-    /// Whose rule it is.
-    pub kind: RuleKind,
-    /// The group (`sg-…`) or ACL (`acl-…`).
-    pub owner: String,
-    /// The rule in it: `sgr-…` or `ingress-3`, or an ACL's rule number.
-    pub rule: String,
-    /// Which list it stands in.
-    pub direction: Direction,
-    /// What it says: `tcp 443 from 0.0.0.0/0`, `deny all to 10.0.0.0/8`.
-    pub text: String,
-}
 
 /// The rules of an interface's groups, both directions.
 #[derive(Debug)]
@@ -71,13 +48,40 @@ impl GroupRules {
 /// The union of all rules of an interface's groups in one direction (SEMANTICS 3.1).
 #[derive(Debug)]
 pub struct RuleSet {
-    matcher: Matcher,
+    /// In order of preference.
+    inputs: Vec<Input>,
+    matcher: Arc<Matcher>,
     /// By rank.
     matches: Vec<GroupMatch>,
     /// Whether one rule covers all ports from all addresses, by family (IPv4, IPv6).
     all_ports_any: [AllPorts; 2],
     /// The same without the rules that refer to groups, where there are any.
     without_references: Option<Box<RuleSet>>,
+}
+
+/// A rule with the prefixes of its peer.
+#[derive(Clone, Debug, PartialEq)]
+struct Input {
+    rule: RuleId,
+    matches: L4Match,
+    prefixes: Prefixes,
+    is_reference: bool,
+}
+
+/// Prefixes that a peer stands for; those of lists and members are shared.
+#[derive(Clone, Debug, PartialEq)]
+enum Prefixes {
+    One(IpNet),
+    Many(Arc<[IpNet]>),
+}
+
+impl Prefixes {
+    fn as_slice(&self) -> &[IpNet] {
+        match self {
+            Prefixes::One(one) => std::slice::from_ref(one),
+            Prefixes::Many(many) => many,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -105,6 +109,12 @@ impl RuleSet {
     pub fn lookup(&self, remote: &IpAddr, protocol: u8, selector: u16) -> Option<GroupMatch> {
         let rank = self.matcher.lookup(remote, protocol, selector)?;
         self.matches.get(rank as usize).copied()
+    }
+
+    /// What finds the rule: its ranks are in the order of [`GroupMatch::rule`]'s preference.
+    #[must_use]
+    pub fn matcher(&self) -> &Matcher {
+        &self.matcher
     }
 
     /// Whether one rule with a literal `/0` peer of the family covers every port of TCP or UDP:
@@ -141,34 +151,50 @@ impl RuleSet {
         self.matches.is_empty()
     }
 
-    /// `rules`: in order of preference, each with the prefixes of its peer.
-    fn new(rules: &[(RuleId, L4Match, &[IpNet])]) -> Self {
-        let mut set = RuleSet {
-            matcher: Matcher::new(&[]),
-            matches: Vec::new(),
-            all_ports_any: [AllPorts::default(); 2],
-            without_references: None,
-        };
+    /// The rules in order of preference; the matcher is that of `before` if it was of the same.
+    fn new(inputs: Vec<Input>, before: Option<&RuleSet>) -> Self {
+        let others: Vec<_> = inputs.iter().filter(|input| !input.is_reference).cloned().collect();
+        let without_references = (others.len() < inputs.len()).then(|| {
+            let before = before.and_then(|before| before.without_references.as_deref());
+            Box::new(RuleSet::new(others, before))
+        });
+        let mut matches = Vec::new();
+        let mut all_ports_any = [AllPorts::default(); 2];
         let mut entries = Vec::new();
         for any_peer in [true, false] {
-            for &(rule, matches, prefixes) in rules {
-                let rank = set.matches.len() as u32;
+            for &Input { rule, matches: l4, ref prefixes, .. } in &inputs {
+                let rank = matches.len() as u32;
                 let before = entries.len();
-                for &remote in prefixes.iter().filter(|net| (net.prefix_len() == 0) == any_peer) {
-                    entries.push(Entry { remote, matches, rank });
+                let prefixes = prefixes.as_slice().iter();
+                for &remote in prefixes.filter(|net| (net.prefix_len() == 0) == any_peer) {
+                    entries.push(Entry { remote, matches: l4, rank });
                     if any_peer {
-                        let all = &mut set.all_ports_any[usize::from(remote.addr().is_ipv6())];
-                        all.tcp |= matches!(matches, L4Match::All | L4Match::Tcp(PortRange::ALL));
-                        all.udp |= matches!(matches, L4Match::All | L4Match::Udp(PortRange::ALL));
+                        let all = &mut all_ports_any[usize::from(remote.addr().is_ipv6())];
+                        all.tcp |= matches!(l4, L4Match::All | L4Match::Tcp(PortRange::ALL));
+                        all.udp |= matches!(l4, L4Match::All | L4Match::Udp(PortRange::ALL));
                     }
                 }
                 if entries.len() > before {
-                    set.matches.push(GroupMatch { rule, any_peer });
+                    matches.push(GroupMatch { rule, any_peer });
                 }
             }
         }
-        set.matcher = Matcher::new(&entries);
-        set
+        let same = before.filter(|before| {
+            before.inputs.len() == inputs.len()
+                && before.inputs.iter().zip(&inputs).all(|(before, now)| before.matches_as(now))
+        });
+        let matcher = match same {
+            Some(same) => Arc::clone(&same.matcher),
+            None => Arc::new(Matcher::new(&entries)),
+        };
+        RuleSet { inputs, matcher, matches, all_ports_any, without_references }
+    }
+}
+
+impl Input {
+    /// Whether the two differ in nothing but their number.
+    fn matches_as(&self, other: &Input) -> bool {
+        self.matches == other.matches && self.prefixes == other.prefixes
     }
 }
 
@@ -194,7 +220,8 @@ impl AclRules {
 /// The entries of a network ACL in one direction: the first that matches decides (SEMANTICS 8.1).
 #[derive(Debug)]
 pub struct AclSet {
-    matcher: Matcher,
+    entries: Vec<Entry>,
+    matcher: Arc<Matcher>,
     /// By rank.
     matches: Vec<AclMatch>,
 }
@@ -217,7 +244,11 @@ impl AclSet {
         self.matches.get(rank as usize).copied()
     }
 
-    fn new(acl: Option<(&NetworkAcl, [u32; 2])>, direction: Direction) -> Self {
+    fn new(
+        acl: Option<(&NetworkAcl, [u32; 2])>,
+        direction: Direction,
+        before: Option<&AclSet>,
+    ) -> Self {
         let mut ordered: Vec<_> = acl
             .into_iter()
             .flat_map(|(acl, first)| acl.entries(direction).iter().zip(first[direction as usize]..))
@@ -236,7 +267,11 @@ impl AclSet {
             .iter()
             .map(|&(entry, id)| AclMatch { rule: RuleId(id), action: entry.action })
             .collect();
-        AclSet { matcher: Matcher::new(&entries), matches }
+        let matcher = match before.filter(|before| before.entries == entries) {
+            Some(same) => Arc::clone(&same.matcher),
+            None => Arc::new(Matcher::new(&entries)),
+        };
+        AclSet { entries, matcher, matches }
     }
 }
 
@@ -248,63 +283,21 @@ fn acl_match(matches: L4Match, cidr: &IpNet) -> L4Match {
     }
 }
 
-/// A policy's groups, lists and ACLs by id, with what their references stand for.
-pub(super) struct Catalogue<'a> {
-    policy: &'a Policy,
-    groups: HashMap<&'a str, Named<'a, SecurityGroup>>,
-    acls: HashMap<&'a str, Named<'a, NetworkAcl>>,
-    prefix_lists: HashMap<&'a str, &'a [IpNet]>,
+/// The prefixes that lists and groups stand for.
+#[derive(Debug, Default)]
+pub(super) struct Peers {
+    lists: HashMap<String, Arc<[IpNet]>>,
     /// The private addresses of each group's members.
-    members: HashMap<&'a str, Vec<IpNet>>,
+    members: HashMap<String, Arc<[IpNet]>>,
 }
 
-/// An object, and the id of its first rule in each direction.
-type Named<'a, T> = (&'a T, [u32; 2]);
-
-impl<'a> Catalogue<'a> {
-    /// Numbers all rules, and says what they are. Where an id occurs twice, the first counts.
-    pub(super) fn new(policy: &'a Policy) -> (Self, Vec<RuleInfo>) {
-        let mut infos = Vec::new();
-        let mut groups = HashMap::new();
-        for group in &policy.security_groups {
-            let first = Direction::BOTH.map(|direction| {
-                let first = infos.len() as u32;
-                infos.extend(group.rules(direction).iter().map(|rule| RuleInfo {
-                    kind: RuleKind::SecurityGroup,
-                    owner: group.id.clone(),
-                    rule: rule.id.clone(),
-                    direction,
-                    text: format!("{} {} {}", rule.matches, preposition(direction), rule.peer),
-                }));
-                first
-            });
-            groups.entry(group.id.as_str()).or_insert((group, first));
-        }
-        let mut acls = HashMap::new();
-        for acl in &policy.network_acls {
-            let first = Direction::BOTH.map(|direction| {
-                let first = infos.len() as u32;
-                infos.extend(acl.entries(direction).iter().map(|entry| {
-                    let action = match entry.action {
-                        AclAction::Allow => "allow",
-                        AclAction::Deny => "deny",
-                    };
-                    let to = preposition(direction);
-                    RuleInfo {
-                        kind: RuleKind::NetworkAcl,
-                        owner: acl.id.clone(),
-                        rule: entry.rule_number.to_string(),
-                        direction,
-                        text: format!("{action} {} {to} {}", entry.matches, entry.cidr),
-                    }
-                }));
-                first
-            });
-            acls.entry(acl.id.as_str()).or_insert((acl, first));
-        }
-        let mut prefix_lists = HashMap::new();
+impl Peers {
+    /// Those of a policy; what an earlier one has likewise is shared with it, so that comparing them
+    /// later is cheap.
+    fn new(policy: &Policy, before: Option<&Peers>) -> Self {
+        let mut lists: HashMap<&str, Vec<IpNet>> = HashMap::new();
         for list in &policy.prefix_lists {
-            prefix_lists.entry(&*list.id).or_insert(list.entries.as_deref().unwrap_or_default());
+            lists.entry(&*list.id).or_insert_with(|| list.entries.clone().unwrap_or_default());
         }
         let mut members: HashMap<&str, Vec<IpNet>> = HashMap::new();
         let interfaces = policy.interfaces.iter().map(|i| (&i.security_groups, &i.addresses[..]));
@@ -319,63 +312,126 @@ impl<'a> Catalogue<'a> {
                 members.entry(group).or_default().extend(addresses);
             }
         }
-        (Catalogue { policy, groups, acls, prefix_lists, members }, infos)
+        Peers {
+            lists: shared(lists, before.map(|before| &before.lists)),
+            members: shared(members, before.map(|before| &before.members)),
+        }
+    }
+}
+
+fn shared(
+    all: HashMap<&str, Vec<IpNet>>,
+    before: Option<&HashMap<String, Arc<[IpNet]>>>,
+) -> HashMap<String, Arc<[IpNet]>> {
+    let all = all.into_iter().map(|(id, prefixes)| {
+        let known = before.and_then(|before| before.get(id));
+        let same = known.filter(|known| ***known == *prefixes).cloned();
+        (id.to_owned(), same.unwrap_or_else(|| prefixes.into()))
+    });
+    all.collect()
+}
+
+/// A policy's groups and ACLs by id, with what their references stand for.
+pub(super) struct Catalogue<'a> {
+    policy: &'a Policy,
+    groups: HashMap<&'a str, Named<'a, SecurityGroup>>,
+    acls: HashMap<&'a str, Named<'a, NetworkAcl>>,
+    peers: Peers,
+    nobody: Arc<[IpNet]>,
+}
+
+/// An object, and the id of its first rule in each direction.
+type Named<'a, T> = (&'a T, [u32; 2]);
+
+impl<'a> Catalogue<'a> {
+    /// Numbers all rules, as [`super::table::RuleTable`] does. Where an id occurs twice, the first
+    /// counts.
+    pub(super) fn new(policy: &'a Policy, before: Option<&Peers>) -> Self {
+        let mut next = 0;
+        let mut number = |len: usize| {
+            let first = next;
+            next += len as u32;
+            first
+        };
+        let mut groups = HashMap::new();
+        for group in &policy.security_groups {
+            let first = Direction::BOTH.map(|direction| number(group.rules(direction).len()));
+            groups.entry(group.id.as_str()).or_insert((group, first));
+        }
+        let mut acls = HashMap::new();
+        for acl in &policy.network_acls {
+            let first = Direction::BOTH.map(|direction| number(acl.entries(direction).len()));
+            acls.entry(acl.id.as_str()).or_insert((acl, first));
+        }
+        let peers = Peers::new(policy, before);
+        Catalogue { policy, groups, acls, peers, nobody: Arc::from([]) }
     }
 
-    /// The rules of an interface that has these groups.
-    pub(super) fn groups(&self, ids: &[String]) -> GroupRules {
+    /// What peers stand for, for the next policy.
+    pub(super) fn into_peers(self) -> Peers {
+        self.peers
+    }
+
+    /// The rules of an interface that has these groups; `before`: those that it had.
+    pub(super) fn groups(
+        &self,
+        ids: &[String],
+        before: Option<&Arc<GroupRules>>,
+    ) -> Arc<GroupRules> {
         let mut seen = HashSet::new();
         let groups: Vec<_> = ids
             .iter()
             .filter(|id| seen.insert(*id))
             .filter_map(|id| self.groups.get(id.as_str()))
             .collect();
-        let compile = |direction: Direction| {
+        let inputs = |direction: Direction| -> Vec<Input> {
             let rules = groups.iter().flat_map(|(group, first)| {
-                group.rules(direction).iter().zip(first[direction as usize]..).map(|(rule, id)| {
-                    let prefixes = self.prefixes(group, rule);
-                    let is_reference = matches!(rule.peer, Peer::Group(_));
-                    ((RuleId(id), rule.matches, prefixes), is_reference)
+                let rules = group.rules(direction).iter().zip(first[direction as usize]..);
+                rules.map(|(rule, id)| Input {
+                    rule: RuleId(id),
+                    matches: rule.matches,
+                    prefixes: self.prefixes(group, rule),
+                    is_reference: matches!(rule.peer, Peer::Group(_)),
                 })
             });
-            let (mut all, mut others) = (Vec::new(), Vec::new());
-            for (rule, is_reference) in rules {
-                all.push(rule);
-                if !is_reference {
-                    others.push(rule);
-                }
-            }
-            let mut set = RuleSet::new(&all);
-            set.without_references =
-                (others.len() < all.len()).then(|| Box::new(RuleSet::new(&others)));
-            set
+            rules.collect()
         };
-        GroupRules {
-            ingress: compile(Direction::Ingress),
-            egress: compile(Direction::Egress),
-            account: groups.iter().find_map(|(group, _)| group.owner.clone()),
+        let (ingress, egress) = (inputs(Direction::Ingress), inputs(Direction::Egress));
+        let account = groups.iter().find_map(|(group, _)| group.owner.as_ref());
+        let same = before.filter(|before| {
+            before.ingress.inputs == ingress
+                && before.egress.inputs == egress
+                && before.account.as_ref() == account
+        });
+        if let Some(same) = same {
+            return Arc::clone(same);
         }
+        Arc::new(GroupRules {
+            ingress: RuleSet::new(ingress, before.map(|before| &before.ingress)),
+            egress: RuleSet::new(egress, before.map(|before| &before.egress)),
+            account: account.cloned(),
+        })
     }
 
-    /// The entries of an ACL; none, which denies all, if there is no such ACL.
-    pub(super) fn acl(&self, id: Option<&str>) -> AclRules {
+    /// The entries of an ACL; none, which denies all, if there is no such ACL. `before`: those that
+    /// it had.
+    pub(super) fn acl(&self, id: Option<&str>, before: Option<&AclRules>) -> AclRules {
         let acl = id.and_then(|id| self.acls.get(id)).copied();
-        AclRules {
-            ingress: AclSet::new(acl, Direction::Ingress),
-            egress: AclSet::new(acl, Direction::Egress),
-        }
+        let set = |direction| {
+            AclSet::new(acl, direction, before.map(|before| before.direction(direction)))
+        };
+        AclRules { ingress: set(Direction::Ingress), egress: set(Direction::Egress) }
     }
 
     /// The prefixes that a rule's peer stands for.
-    fn prefixes(&self, group: &SecurityGroup, rule: &'a SecurityGroupRule) -> &[IpNet] {
-        match &rule.peer {
-            Peer::Cidr(cidr) => std::slice::from_ref(cidr),
-            Peer::PrefixList(id) => self.prefix_lists.get(id.as_str()).copied().unwrap_or(&[]),
-            Peer::Group(to) if self.resolves(group, to) => {
-                self.members.get(to.id.as_str()).map_or(&[], Vec::as_slice)
-            }
-            Peer::Group(_) => &[],
-        }
+    fn prefixes(&self, group: &SecurityGroup, rule: &SecurityGroupRule) -> Prefixes {
+        let many = match &rule.peer {
+            Peer::Cidr(cidr) => return Prefixes::One(*cidr),
+            Peer::PrefixList(id) => self.peers.lists.get(id),
+            Peer::Group(to) if self.resolves(group, to) => self.peers.members.get(&to.id),
+            Peer::Group(_) => None,
+        };
+        Prefixes::Many(Arc::clone(many.unwrap_or(&self.nobody)))
     }
 
     /// Whether a reference in a rule of `group` holds (SEMANTICS 4.6, 4.7): the other group is in
@@ -394,12 +450,5 @@ impl<'a> Catalogue<'a> {
         };
         let peering = self.policy.peerings.iter().find(|peering| peering.id == *id);
         peering.is_some_and(|peering| peering.carries_references(ours, theirs))
-    }
-}
-
-const fn preposition(direction: Direction) -> &'static str {
-    match direction {
-        Direction::Ingress => "from",
-        Direction::Egress => "to",
     }
 }

@@ -3,14 +3,19 @@
 //! A [`Row`] holds one map for each [`Domain`]. While rules are compiled a map is a persistent
 //! tree of 16 children a node and four levels; laying a rule over it copies only the path to what
 //! changes, and equal nodes are one. So a prefix that adds one port to the thousands it inherits
-//! costs a few cache lines, not a copy. [`PortMaps::freeze`] then turns each subtree that cuts
-//! into eleven intervals or fewer (nearly all do) into a *run*: one cache line, searched without
-//! branches. A lookup is one such line, or at most four nodes of one line each.
+//! costs a few cache lines, not a copy. [`PortMapsBuilder::freeze`] then makes the form for
+//! lookups: a row that cuts into eight intervals or fewer, all domains together, is a *run*, one
+//! cache line that is searched without branches. Another is a *line* of slots, eight for equal
+//! parts of TCP's ports, four for UDP's, one for each of the rest; a part is a run again or, where
+//! it has too many intervals, four levels of nodes. So a lookup is one cache line or two, seldom
+//! more, and a row that adds a port to many shares the other parts with the row it inherits from.
 
 use std::collections::HashMap;
 
+use ahash::RandomState;
 use sgwall_packet::protocol;
 
+use super::run::Run32;
 use crate::model::{IcmpMatch, L4Match, PortRange};
 
 /// No rule: worse than every rank. Ranks are below it.
@@ -37,7 +42,6 @@ enum Domain {
 }
 
 impl Domain {
-    #[inline]
     const fn of(number: u8) -> Self {
         match number {
             protocol::TCP => Domain::Tcp,
@@ -47,6 +51,73 @@ impl Domain {
             _ => Domain::Other,
         }
     }
+
+    /// Its first slot in a line, and the bits of a key that tell its slots apart.
+    const fn place(self) -> (u32, u32) {
+        match self {
+            Domain::Tcp => (0, 3),
+            Domain::Udp => (8, 2),
+            Domain::Icmp => (12, 0),
+            Domain::Icmpv6 => (13, 0),
+            Domain::Other => (14, 0),
+        }
+    }
+
+    const ALL: [Domain; 5] =
+        [Domain::Tcp, Domain::Udp, Domain::Icmp, Domain::Icmpv6, Domain::Other];
+}
+
+/// Where the packets of a protocol stand.
+#[derive(Clone, Copy)]
+struct Place {
+    domain: u8,
+    /// The domain's first slot in a line.
+    first: u8,
+    /// Bits of the key below those that choose the slot.
+    shift: u8,
+    /// What is the key: the selector, or the protocol's number.
+    is_number: bool,
+}
+
+static PLACES: [Place; 256] = {
+    let mut places = [Place { domain: 0, first: 0, shift: 0, is_number: false }; 256];
+    let mut number = 0;
+    while number < 256 {
+        let domain = Domain::of(number as u8);
+        let (first, bits) = domain.place();
+        places[number] = Place {
+            domain: domain as u8,
+            first: first as u8,
+            shift: 16 - bits as u8,
+            is_number: matches!(domain, Domain::Other),
+        };
+        number += 1;
+    }
+    places
+};
+
+/// What a packet is looked up by.
+#[derive(Clone, Copy)]
+pub(super) struct Key {
+    /// Its slot in a line.
+    part: u8,
+    /// Its domain, and its 16 bits there.
+    of_run: u32,
+}
+
+impl Key {
+    #[inline]
+    pub(super) fn new(number: u8, selector: u16) -> Self {
+        let place = PLACES[usize::from(number)];
+        let key = u32::from(if place.is_number { u16::from(number) } else { selector });
+        let part = place.first + (key >> place.shift) as u8;
+        Key { part, of_run: run_key(place.domain.into(), key) }
+    }
+}
+
+/// The key of runs.
+const fn run_key(domain: u32, key: u32) -> u32 {
+    domain << 16 | key
 }
 
 /// One map for each domain, by its root.
@@ -55,30 +126,21 @@ pub(crate) type Row = [u32; 5];
 /// The row of an address that no rule covers.
 pub(crate) const EMPTY_ROW: Row = [NONE; 5];
 
-/// Maps as lookups read them.
+/// Maps as lookups read them. What they are asked for is a class: the number of a run that holds
+/// all of a row or, with [`LINE`], of a line.
 #[derive(Debug)]
 pub(crate) struct PortMaps {
-    rows: Vec<Row>,
-    runs: Vec<Run>,
-    nodes: Vec<Node>,
+    /// Rows, and nodes of the maps that are too large for runs.
+    lines: Vec<Line>,
+    runs: Vec<Run32>,
 }
 
-/// Boundaries in a run.
-const STARTS: usize = 10;
+/// Marks classes that are lines. Classes are below twice that.
+const LINE: u32 = 1 << 29;
 
-/// As [`super::prefixes`]' run: the rank of a key is the one after all starts not above it.
-#[derive(Debug)]
-#[repr(C, align(64))]
-struct Run {
-    starts: [u16; STARTS],
-    ranks: [u32; STARTS + 1],
-}
-
-const _: () = assert!(size_of::<Run>() == 64);
-
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 #[repr(align(64))]
-struct Node([u32; FAN]);
+struct Line([u32; FAN]);
 
 /// Children of a node: four bits of the key.
 const FAN: usize = 16;
@@ -86,47 +148,49 @@ const FAN: usize = 16;
 const LEVELS: u32 = 4;
 
 impl PortMaps {
-    /// The rank of a packet in a row, [`NONE`] where no rule matches.
+    /// The rank of a packet in a class, [`NONE`] where no rule matches.
     #[inline]
-    pub(crate) fn get(&self, row: u32, number: u8, selector: u16) -> u32 {
-        let domain = Domain::of(number);
-        let key = if matches!(domain, Domain::Other) { u16::from(number) } else { selector };
-        let mut slot = self.rows[row as usize][domain as usize];
+    pub(crate) fn get(&self, class: u32, key: Key) -> u32 {
+        self.finish(key, self.begin(class, key))
+    }
+
+    /// The first of the memory that [`Self::get`] waits for; [`Self::finish`] does the rest. Apart,
+    /// so that the waits of several packets overlap.
+    #[inline]
+    pub(super) fn begin(&self, class: u32, key: Key) -> u32 {
+        match class & LINE {
+            0 => RUN << 30 | class,
+            _ => self.lines[(class & !LINE) as usize].0[usize::from(key.part) % FAN],
+        }
+    }
+
+    #[inline]
+    pub(super) fn finish(&self, key: Key, mut slot: u32) -> u32 {
         let mut shift = 4 * LEVELS;
-        loop {
-            let index = (slot & INDEX) as usize;
-            match slot >> 30 {
-                RUN => {
-                    let run = &self.runs[index];
-                    let above: u16 = run.starts.iter().map(|&s| u16::from(s <= key)).sum();
-                    return run.ranks[usize::from(above).min(STARTS)];
-                }
-                NODE => {
-                    // Values stand at the lowest level, so the shift never falls below zero.
-                    shift = shift.saturating_sub(4);
-                    slot = self.nodes[index].0[usize::from(key >> shift) % FAN];
-                }
-                _ => return slot,
-            }
+        while slot >> 30 == NODE {
+            // Values stand at the lowest level, so the shift never falls below zero.
+            shift = shift.saturating_sub(4);
+            slot = self.lines[(slot & INDEX) as usize].0[(key.of_run >> shift) as usize % FAN];
+        }
+        match slot >> 30 {
+            RUN => self.runs[(slot & INDEX) as usize].get(key.of_run),
+            _ => slot,
         }
     }
 
     /// Bytes on the heap.
     pub(crate) fn heap_bytes(&self) -> usize {
-        self.rows.len() * size_of::<Row>()
-            + self.runs.len() * size_of::<Run>()
-            + self.nodes.len() * size_of::<Node>()
+        self.lines.len() * size_of::<Line>() + self.runs.len() * size_of::<Run32>()
     }
 }
 
 /// Maps while rules are laid over one another.
-#[derive(Default)]
 pub(crate) struct PortMapsBuilder {
     nodes: Vec<BuildNode>,
     /// The node of given children at a level.
-    ids: HashMap<(u32, [u32; FAN]), u32>,
+    ids: HashMap<(u32, [u32; FAN]), u32, RandomState>,
     rows: Vec<Row>,
-    row_ids: HashMap<Row, u32>,
+    row_ids: HashMap<Row, u32, RandomState>,
 }
 
 struct BuildNode {
@@ -137,6 +201,15 @@ struct BuildNode {
 }
 
 impl PortMapsBuilder {
+    pub(crate) fn new() -> Self {
+        PortMapsBuilder {
+            nodes: Vec::new(),
+            ids: HashMap::with_hasher(hasher()),
+            rows: Vec::new(),
+            row_ids: HashMap::with_hasher(hasher()),
+        }
+    }
+
     /// The number of a row; equal rows have one.
     pub(crate) fn row_id(&mut self, row: Row) -> u32 {
         *self.row_ids.entry(row).or_insert_with(|| {
@@ -229,93 +302,142 @@ impl PortMapsBuilder {
         id
     }
 
-    /// The maps in the form for lookups, rows under the numbers they had.
-    pub(crate) fn freeze(self) -> PortMaps {
-        let mut maps = PortMaps { rows: Vec::new(), runs: Vec::new(), nodes: Vec::new() };
-        let mut frozen = HashMap::new();
-        maps.rows = self
-            .rows
-            .iter()
-            .map(|row| row.map(|root| self.freeze_map(&mut maps, &mut frozen, root, LEVELS, 0)))
-            .collect();
-        maps
+    /// The maps in the form for lookups, and the class of each row.
+    pub(crate) fn freeze(self) -> (PortMaps, Vec<u32>) {
+        let mut frozen = Frozen {
+            maps: PortMaps { lines: Vec::new(), runs: Vec::new() },
+            parts: HashMap::with_hasher(hasher()),
+            nodes: HashMap::with_hasher(hasher()),
+        };
+        let classes = self.rows.iter().map(|row| self.freeze_row(&mut frozen, row)).collect();
+        (frozen.maps, classes)
     }
 
-    /// Freezes the map at `root` whose keys begin at `base`; `frozen` remembers which are done.
-    fn freeze_map(
-        &self,
-        maps: &mut PortMaps,
-        frozen: &mut HashMap<(u32, u32), u32>,
-        root: u32,
-        level: u32,
-        base: u32,
-    ) -> u32 {
+    fn freeze_row(&self, frozen: &mut Frozen, row: &Row) -> u32 {
+        let mut intervals = Intervals::default();
+        let mut maps = Domain::ALL.iter().zip(row);
+        if maps.all(|(&domain, &root)| {
+            self.collect(root, LEVELS, run_key(domain as u32, 0), &mut intervals)
+        }) {
+            return frozen.run(&intervals) & INDEX;
+        }
+        let mut line = [NONE; FAN];
+        for (domain, &root) in Domain::ALL.into_iter().zip(row) {
+            let (first, bits) = domain.place();
+            let slots = line.iter_mut().skip(first as usize);
+            for (part, slot) in (0..1 << bits).zip(slots) {
+                *slot = self.freeze_part(frozen, root, domain, part);
+            }
+        }
+        frozen.maps.lines.push(Line(line));
+        LINE | (frozen.maps.lines.len() - 1) as u32
+    }
+
+    /// Freezes one of the equal parts of a domain's map; where it is too large for a run, all of
+    /// the map.
+    fn freeze_part(&self, frozen: &mut Frozen, root: u32, domain: Domain, part: usize) -> u32 {
         if root >> 30 == VALUE {
             return root;
         }
-        if let Some(&done) = frozen.get(&(root, base)) {
+        let bits = domain.place().1;
+        let len = FAN >> bits;
+        let all = self.children(root);
+        let children = &all[part * len..][..len];
+        if children[0] >> 30 == VALUE && children.iter().all(|&child| child == children[0]) {
+            return children[0];
+        }
+        let base = run_key(domain as u32, (part as u32) << (16 - bits));
+        // No child is as the places that are not used.
+        let mut key = [u32::MAX; FAN];
+        key[..len].copy_from_slice(children);
+        if let Some(&done) = frozen.parts.get(&(base, key)) {
+            return done;
+        }
+        let mut intervals = Intervals::default();
+        let mut starts = children.iter().zip((base..).step_by(1 << (4 * (LEVELS - 1))));
+        if !starts.all(|(&child, start)| self.collect(child, LEVELS - 1, start, &mut intervals)) {
+            return self.freeze_map(frozen, root, LEVELS, run_key(domain as u32, 0));
+        }
+        let slot = frozen.run(&intervals);
+        frozen.parts.insert((base, key), slot);
+        slot
+    }
+
+    /// Freezes the map at `root` whose run keys begin at `base`.
+    fn freeze_map(&self, frozen: &mut Frozen, root: u32, level: u32, base: u32) -> u32 {
+        if root >> 30 == VALUE {
+            return root;
+        }
+        if let Some(&done) = frozen.nodes.get(&(root, base)) {
             return done;
         }
         let mut intervals = Intervals::default();
         let slot = if self.collect(root, level, base, &mut intervals) {
-            maps.runs.push(intervals.run());
-            RUN << 30 | ((maps.runs.len() - 1) as u32 & INDEX)
+            frozen.run(&intervals)
         } else {
             let step = 1 << (4 * level.saturating_sub(1));
             let mut children = self.children(root);
             for (child, start) in children.iter_mut().zip((base..).step_by(step)) {
-                *child = self.freeze_map(maps, frozen, *child, level.saturating_sub(1), start);
+                *child = self.freeze_map(frozen, *child, level.saturating_sub(1), start);
             }
-            maps.nodes.push(Node(children));
-            NODE << 30 | ((maps.nodes.len() - 1) as u32 & INDEX)
+            frozen.maps.lines.push(Line(children));
+            NODE << 30 | ((frozen.maps.lines.len() - 1) as u32 & INDEX)
         };
-        frozen.insert((root, base), slot);
+        frozen.nodes.insert((root, base), slot);
         slot
     }
 
     /// Collects the intervals of a map; false as soon as they are too many for a run.
     fn collect(&self, root: u32, level: u32, base: u32, out: &mut Intervals) -> bool {
         if root >> 30 == VALUE {
-            return out.push(base as u16, root);
+            return out.push(base, root);
         }
         let step = 1 << (4 * level.saturating_sub(1));
-        self.children(root)
-            .iter()
+        let children = self.nodes[(root & INDEX) as usize].children.iter();
+        children
             .zip((base..).step_by(step))
             .all(|(&child, start)| self.collect(child, level.saturating_sub(1), start, out))
     }
+}
+
+/// Maps on their way into the form for lookups, and what is done already.
+struct Frozen {
+    maps: PortMaps,
+    /// Parts of maps, by their first key and their children.
+    parts: HashMap<(u32, [u32; FAN]), u32, RandomState>,
+    /// Maps and subtrees, by root and first key.
+    nodes: HashMap<(u32, u32), u32, RandomState>,
+}
+
+impl Frozen {
+    fn run(&mut self, intervals: &Intervals) -> u32 {
+        self.maps.runs.push(Run32::new(&intervals.items[..intervals.len]));
+        RUN << 30 | ((self.maps.runs.len() - 1) as u32 & INDEX)
+    }
+}
+
+/// Hashes what only this process makes: nobody chooses a bucket.
+fn hasher() -> RandomState {
+    RandomState::with_seeds(1, 2, 3, 4)
 }
 
 /// Intervals on their way into a run.
 #[derive(Default)]
 struct Intervals {
     len: usize,
-    items: [(u16, u32); STARTS + 1],
+    items: [(u64, u32); Run32::MOST],
 }
 
 impl Intervals {
     /// Adds an interval that begins at `start`; false if it does not fit.
-    fn push(&mut self, start: u16, rank: u32) -> bool {
+    fn push(&mut self, start: u32, rank: u32) -> bool {
         if self.len > 0 && self.items[self.len - 1].1 == rank {
             return true;
         }
         let Some(free) = self.items.get_mut(self.len) else { return false };
-        *free = (start, rank);
+        *free = (start.into(), rank);
         self.len += 1;
         true
-    }
-
-    fn run(&self) -> Run {
-        let used = &self.items[..self.len];
-        let last = used.last().map_or(NONE, |&(_, rank)| rank);
-        let mut run = Run { starts: [u16::MAX; STARTS], ranks: [last; STARTS + 1] };
-        for (rank, item) in run.ranks.iter_mut().zip(used) {
-            *rank = item.1;
-        }
-        for (start, item) in run.starts.iter_mut().zip(used.iter().skip(1)) {
-            *start = item.0;
-        }
-        run
     }
 }
 

@@ -2,23 +2,27 @@
 //!
 //! Nested prefixes are first flattened by [`sweep`] into the elementary intervals they cut the
 //! address space into; a [`PrefixMap`] then finds the interval of an address. Its tree mixes two
-//! kinds of node, each chosen where it is small:
+//! kinds of node:
 //!
-//! * a *run*: up to five boundaries and six slots in one 64-byte cache line, compared all at once
-//!   without branches;
-//! * a *table*: slots indexed by the address bits that tell its boundaries apart. Base and shift
-//!   fit the boundaries, so neither a common prefix nor an empty part of the space costs a level.
+//! * a *table*: slots indexed by the next bits of the address, as many bits as make about four
+//!   slots for each boundary. The root is fitted to its boundaries, so a common prefix costs no
+//!   level; a table below says in its slot where it is and how many bits it takes, so there is
+//!   nothing to load but the next slot;
+//! * a *run*, where boundaries are few and far between: up to seven of them and eight slots (IPv6:
+//!   five and six) in one 64-byte cache line, compared all at once without branches.
 //!
-//! A table has a slot for every four boundaries (at least 16), so memory is linear in the number
-//! of prefixes, and each level consumes at least four bits: depth is bounded by the address, not
-//! by the number of prefixes (one or two levels in practice). An IPv6 address is two 64-bit keys:
-//! where boundaries fall inside one value of the high half, a second tree takes the low half.
+//! Memory is linear in the number of prefixes, and each table takes at least four bits: depth is
+//! bounded by the address, not by the number of prefixes (two or three levels in practice). An IPv6
+//! address is two 64-bit keys: where boundaries fall inside one value of the high half, a second
+//! tree takes the low half.
 //!
 //! It refuses to change: a new set of prefixes is a new map.
 
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+
+use super::run::{Key, Run};
 
 /// The first address of an elementary interval, and the value that holds from there to the next.
 /// IPv4 addresses stand in the low 32 bits.
@@ -28,6 +32,9 @@ pub(crate) type Interval = (u128, u32);
 pub(crate) const VALUE_LIMIT: u32 = 1 << 30;
 
 const INDEX: u32 = VALUE_LIMIT - 1;
+/// Below these bits of a table's slot is its place, above how many address bits it takes, less 1.
+const TABLE_BITS: u32 = 26;
+const TABLE_INDEX: u32 = (1 << TABLE_BITS) - 1;
 const VALUE: u32 = 0;
 const RUN: u32 = 1;
 const TABLE: u32 = 2;
@@ -89,14 +96,14 @@ fn emit(out: &mut Vec<Interval>, start: u128, value: u32) {
 /// Values by longest prefix.
 #[derive(Debug)]
 pub(crate) struct PrefixMap {
-    v4: Tree,
-    v6: Tree,
+    v4: Tree<u32, 8, 8>,
+    v6: Tree<u64, 5, 6>,
 }
 
 impl PrefixMap {
     /// A map of the intervals that [`sweep`] yields for each family.
     pub(crate) fn new(v4: &[Interval], v6: &[Interval]) -> Self {
-        PrefixMap { v4: Tree::of_v4(v4), v6: Tree::of_v6(v6) }
+        PrefixMap { v4: of_v4(v4), v6: of_v6(v6) }
     }
 
     /// A map of prefixes to values (below [`VALUE_LIMIT`]), `outside` where none matches. The
@@ -118,18 +125,38 @@ impl PrefixMap {
     /// The value of the longest prefix that covers `addr`.
     #[inline]
     pub(crate) fn get(&self, addr: &IpAddr) -> u32 {
+        self.finish(addr, self.begin(addr))
+    }
+
+    /// The first of the memory that [`Self::get`] waits for; [`Self::finish`] does the rest. Apart,
+    /// so that the waits of several addresses overlap.
+    #[inline]
+    pub(super) fn begin(&self, addr: &IpAddr) -> u32 {
         match addr {
-            IpAddr::V4(a) => self.v4.find(self.v4.root, u64::from(u32::from(*a))) & INDEX,
+            IpAddr::V4(a) => self.v4.begin(&self.v4.root, u32::from(*a).into()),
+            IpAddr::V6(a) => self.v6.begin(&self.v6.root, (u128::from(*a) >> 64) as u64),
+        }
+    }
+
+    #[inline]
+    pub(super) fn finish(&self, addr: &IpAddr, slot: u32) -> u32 {
+        match addr {
+            IpAddr::V4(a) => self.v4.finish(&self.v4.root, u32::from(*a).into(), slot),
             IpAddr::V6(a) => {
                 let bits = u128::from(*a);
-                let slot = self.v6.find(self.v6.root, (bits >> 64) as u64);
-                if slot >> 30 == LOW {
-                    let root = self.v6.lows[(slot & INDEX) as usize];
-                    return self.v6.find(root, bits as u64) & INDEX;
-                }
-                slot & INDEX
+                let slot = self.v6.finish(&self.v6.root, (bits >> 64) as u64, slot);
+                if slot >> 30 == LOW { self.low(slot, bits as u64) } else { slot }
             }
         }
+    }
+
+    fn low(&self, slot: u32, key: u64) -> u32 {
+        let index = (slot & (LOW_RUN - 1)) as usize;
+        if slot & LOW_RUN != 0 {
+            return self.v6.runs[index].get(key);
+        }
+        let root = &self.v6.lows[index];
+        self.v6.finish(root, key, self.v6.begin(root, key))
     }
 
     /// Bytes on the heap.
@@ -143,169 +170,204 @@ pub(crate) const fn last_address(ipv6: bool) -> u128 {
     if ipv6 { u128::MAX } else { u32::MAX as u128 }
 }
 
-/// Boundaries in a run.
-const STARTS: usize = 5;
-/// Boundaries for each slot of a table.
-const PER_SLOT: usize = 4;
+/// Slots of a table for each boundary in it, about.
+const SLOTS_EACH: usize = 4;
+/// The most address bits that a table takes.
+const MOST_BITS: u32 = 16;
+/// The fewest, where there are as many.
+const LEAST_BITS: u32 = 4;
+/// Address bits that are left for one last table, however few boundaries there are.
+const LAST_BITS: u32 = 5;
+/// Tables begin at multiples of this.
+const ALIGN: usize = 4;
+/// In a slot of a tree over the low half: it begins with a run, not with a root.
+const LOW_RUN: u32 = 1 << 29;
 
-/// One cache line of boundaries: the slot of a key is the one after all starts not above it.
-/// Unused starts are the highest key, unused slots repeat the last.
-#[derive(Debug)]
-#[repr(C, align(64))]
-struct Run {
-    starts: [u64; STARTS],
-    slots: [u32; STARTS + 1],
-}
-
-const _: () = assert!(size_of::<Run>() == 64);
-
-/// Slots for equal parts of the keys from `base`. Keys below fall to the first slot, keys beyond
-/// to the last, and what stands there answers them rightly.
-#[derive(Debug)]
-struct Table {
+/// A table that its boundaries were fitted to: slots for equal parts of the keys from `base`. Keys
+/// below stand for `base`, keys beyond for `base + limit`, which have the same value.
+#[derive(Clone, Copy, Debug, Default)]
+struct Root {
     base: u64,
+    limit: u64,
     first: u32,
-    last: u32,
     shift: u32,
 }
 
-#[derive(Debug, Default)]
-struct Tree {
-    root: u32,
-    tables: Vec<Table>,
-    slots: Vec<u32>,
-    runs: Vec<Run>,
-    /// Roots of the trees over the low half.
-    lows: Vec<u32>,
+impl Root {
+    #[inline]
+    fn relative(&self, key: u64) -> u64 {
+        key.saturating_sub(self.base).min(self.limit)
+    }
 }
 
-impl Tree {
-    fn of_v4(intervals: &[Interval]) -> Self {
-        let mut tree = Tree::default();
-        let keys: Vec<_> = intervals.iter().map(|&(start, value)| (start as u64, value)).collect();
-        tree.root = tree.build(&keys);
-        tree
-    }
+/// The keys of a family or of a low half. A slot is a value, a run, a table or, tagged [`LOW`], a
+/// tree over the next key. A table's slot says where it begins and how many bits it takes, of those
+/// below its parent's.
+#[derive(Debug)]
+struct Tree<K, const N: usize, const S: usize> {
+    root: Root,
+    slots: Vec<u32>,
+    runs: Vec<Run<K, N, S>>,
+    lows: Vec<Root>,
+}
 
-    fn of_v6(intervals: &[Interval]) -> Self {
-        let mut tree = Tree::default();
-        let high = |&(start, _): &Interval| (start >> 64) as u64;
-        let mut keys: Vec<(u64, u32)> = Vec::new();
-        let mut before = 0;
-        for group in intervals.chunk_by(|a, b| high(a) == high(b)) {
-            let (Some(first), Some(&(_, last))) = (group.first(), group.last()) else { continue };
-            let at = high(first);
-            resume(&mut keys, before, Some(at));
-            if group.len() == 1 && first.0 as u64 == 0 {
-                keys.push((at, last));
-            } else {
-                let mut low: Vec<(u64, u32)> = Vec::with_capacity(group.len() + 1);
-                if first.0 as u64 != 0 {
-                    low.push((0, before));
-                }
-                low.extend(group.iter().map(|&(start, value)| (start as u64, value)));
-                let root = tree.build(&low);
-                tree.lows.push(root);
-                keys.push((at, slot(LOW, tree.lows.len() - 1)));
+/// Keys on their way into a tree: sorted boundaries, relative to the root's base, with what holds
+/// from there on. The first holds also for every key below.
+type Keys = [(u64, u32)];
+
+fn of_v4<K: Key, const N: usize, const S: usize>(intervals: &[Interval]) -> Tree<K, N, S> {
+    let mut tree = Tree::new();
+    let keys: Vec<_> = intervals.iter().map(|&(start, value)| (start as u64, value)).collect();
+    tree.root = tree.root(keys);
+    tree
+}
+
+fn of_v6<K: Key, const N: usize, const S: usize>(intervals: &[Interval]) -> Tree<K, N, S> {
+    let mut tree = Tree::new();
+    let high = |&(start, _): &Interval| (start >> 64) as u64;
+    let mut keys: Vec<(u64, u32)> = Vec::new();
+    let mut before = 0;
+    for group in intervals.chunk_by(|a, b| high(a) == high(b)) {
+        let (Some(first), Some(&(_, last))) = (group.first(), group.last()) else { continue };
+        let at = high(first);
+        resume(&mut keys, before, Some(at));
+        if group.len() == 1 && first.0 as u64 == 0 {
+            keys.push((at, last));
+        } else {
+            let mut low: Vec<(u64, u32)> = Vec::with_capacity(group.len() + 1);
+            if first.0 as u64 != 0 {
+                low.push((0, before));
             }
-            before = last;
+            low.extend(group.iter().map(|&(start, value)| (start as u64, value)));
+            keys.push((at, tree.low(low)));
         }
-        resume(&mut keys, before, None);
-        tree.root = tree.build(&keys);
-        tree
+        before = last;
+    }
+    resume(&mut keys, before, None);
+    tree.root = tree.root(keys);
+    tree
+}
+
+impl<K: Key, const N: usize, const S: usize> Tree<K, N, S> {
+    fn new() -> Self {
+        Tree { root: Root::default(), slots: Vec::new(), runs: Vec::new(), lows: Vec::new() }
     }
 
-    /// A subtree over sorted keys; the first slot holds also for every key below.
-    fn build(&mut self, keys: &[(u64, u32)]) -> u32 {
-        let &[(_, first), (second, _), .., (last, _)] = keys else {
-            // One key, or two.
-            return match keys {
-                [(_, below), (start, above)] => self.run(*below, &[(*start, *above)]),
-                [(_, only)] => *only,
-                _ => VALUE,
-            };
-        };
-        if keys.len() <= STARTS + 1 {
-            return self.run(first, &keys[1..]);
+    /// The slot, in a tree over the high half, of one over the low half.
+    fn low(&mut self, keys: Vec<(u64, u32)>) -> u32 {
+        if keys.len() <= S {
+            let run = self.run(&keys);
+            return slot(LOW, (run & INDEX | LOW_RUN) as usize);
         }
-        // The slot that holds the key before the second start also answers all keys below it.
+        let root = self.root(keys);
+        self.lows.push(root);
+        slot(LOW, self.lows.len() - 1)
+    }
+
+    /// A root of keys that are not relative yet.
+    fn root(&mut self, mut keys: Vec<(u64, u32)>) -> Root {
+        let first = self.slots.len() as u32;
+        let (&[_, (second, _), .., (last, _)], true) = (&keys[..], keys.len() > S) else {
+            let only = match keys[..] {
+                [] => VALUE,
+                [(_, only)] => only,
+                _ => self.run(&keys),
+            };
+            self.slots.extend([only; 2]);
+            return Root { base: 0, limit: u64::MAX, first, shift: 63 };
+        };
+        // The part that holds the key before the second start also answers all keys below it.
         let lowest = second.saturating_sub(1);
-        let span = last - lowest;
-        let wanted = (keys.len() / PER_SLOT).clamp(16, 1 << 16).next_power_of_two();
-        let shift = (64 - span.leading_zeros()).saturating_sub(wanted.trailing_zeros());
+        let span = 64 - (last - lowest).leading_zeros();
+        let shift = span.saturating_sub(bits_for(keys.len(), span));
         let base = lowest >> shift << shift;
         let count = ((last - base) >> shift) + 1;
+        for (start, _) in &mut keys {
+            *start = start.saturating_sub(base);
+        }
+        self.slots.resize(self.slots.len() + count as usize, VALUE);
+        self.fill(first as usize, count, 0, shift, &keys);
+        Root { base, limit: ((count - 1) << shift) + ((1 << shift) - 1), first, shift }
+    }
 
-        let table = self.tables.len();
-        let first_slot = self.slots.len();
-        self.tables.push(Table { base, first: first_slot as u32, last: count as u32 - 1, shift });
-        self.slots.resize(first_slot + count as usize, VALUE);
+    /// Fills `count` slots for parts of 2^`shift` keys from `from`.
+    fn fill(&mut self, first: usize, count: u64, from: u64, shift: u32, keys: &Keys) {
         let mut rest = &keys[1..];
         let mut before = keys[0];
+        let mut part = Vec::new();
         for index in 0..count {
-            let inside = rest.partition_point(|&(start, _)| (start - base) >> shift <= index);
+            let from = from + (index << shift);
+            let inside = rest.partition_point(|&(start, _)| start <= from + ((1 << shift) - 1));
             let (mine, later) = rest.split_at(inside);
             rest = later;
-            let from = base + (index << shift);
-            let filled = match mine {
+            self.slots[first + index as usize] = match mine {
                 [] => before.1,
                 [(start, only)] if *start == from => *only,
                 _ => {
-                    let mut part = Vec::with_capacity(mine.len() + 1);
+                    part.clear();
                     if mine[0].0 != from {
-                        part.push(before);
+                        part.push((from, before.1));
                     }
                     part.extend_from_slice(mine);
-                    self.build(&part)
+                    self.part(from, shift, &part)
                 }
             };
-            self.slots[first_slot + index as usize] = filled;
             before = mine.last().copied().unwrap_or(before);
         }
-        slot(TABLE, table)
     }
 
-    fn run(&mut self, below: u32, above: &[(u64, u32)]) -> u32 {
-        let last = above.last().map_or(below, |&(_, slot)| slot);
-        let mut run = Run { starts: [u64::MAX; STARTS], slots: [last; STARTS + 1] };
-        run.slots[0] = below;
-        for (i, &(start, slot)) in above.iter().enumerate().take(STARTS) {
-            run.starts[i] = start;
-            run.slots[i + 1] = slot;
+    /// The slot of several keys among the 2^`span` from `from`.
+    fn part(&mut self, from: u64, span: u32, keys: &Keys) -> u32 {
+        if keys.len() <= S && span > LAST_BITS {
+            return self.run(keys);
         }
-        self.runs.push(run);
+        let bits = bits_for(keys.len(), span);
+        let first = self.slots.len().next_multiple_of(ALIGN);
+        self.slots.resize(first + (1 << bits), VALUE);
+        self.fill(first, 1 << bits, from, span - bits, keys);
+        slot(TABLE, (first / ALIGN) | ((bits as usize - 1) << TABLE_BITS))
+    }
+
+    fn run(&mut self, keys: &Keys) -> u32 {
+        self.runs.push(Run::new(keys));
         slot(RUN, self.runs.len() - 1)
     }
 
-    /// The slot of `key`: a value, or a tree over the low half.
+    /// What stands for a key in the root.
     #[inline]
-    fn find(&self, root: u32, key: u64) -> u32 {
-        let mut slot = root;
-        loop {
-            let index = (slot & INDEX) as usize;
-            match slot >> 30 {
-                TABLE => {
-                    let table = &self.tables[index];
-                    let part = (key.saturating_sub(table.base) >> table.shift)
-                        .min(u64::from(table.last)) as usize;
-                    slot = self.slots[table.first as usize + part];
-                }
-                RUN => {
-                    let run = &self.runs[index];
-                    let above: usize = run.starts.iter().map(|&s| usize::from(s <= key)).sum();
-                    slot = run.slots[above.min(STARTS)];
-                }
-                _ => return slot,
-            }
+    fn begin(&self, root: &Root, key: u64) -> u32 {
+        self.slots[root.first as usize + (root.relative(key) >> root.shift) as usize]
+    }
+
+    /// The value of a key, or the tree over the next one, by what stands for it in the root.
+    #[inline]
+    fn finish(&self, root: &Root, key: u64, mut slot: u32) -> u32 {
+        let key = root.relative(key);
+        let mut shift = root.shift;
+        while slot >> 30 == TABLE {
+            let bits = (slot >> TABLE_BITS & 15) + 1;
+            // The bits of nested tables add up to the root's shift at most.
+            shift = shift.saturating_sub(bits);
+            let part = (key >> shift) as usize & ((1 << bits) - 1);
+            slot = self.slots[(slot & TABLE_INDEX) as usize * ALIGN + part];
         }
+        if slot >> 30 == RUN { self.runs[(slot & INDEX) as usize].get(K::of(key)) } else { slot }
     }
 
     fn heap_bytes(&self) -> usize {
-        self.tables.len() * size_of::<Table>()
-            + self.slots.len() * size_of::<u32>()
-            + self.runs.len() * size_of::<Run>()
-            + self.lows.len() * size_of::<u32>()
+        self.slots.len() * size_of::<u32>()
+            + self.runs.len() * size_of::<Run<K, N, S>>()
+            + self.lows.len() * size_of::<Root>()
     }
+}
+
+/// The bits that a table of so many boundaries takes of `span`.
+fn bits_for(boundaries: usize, span: u32) -> u32 {
+    if span <= LAST_BITS {
+        return span;
+    }
+    let wanted = (boundaries * SLOTS_EACH).next_power_of_two().trailing_zeros();
+    wanted.clamp(LEAST_BITS, MOST_BITS).min(span)
 }
 
 /// After a tree over the low half, what held at its end holds on from the next high half, unless

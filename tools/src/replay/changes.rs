@@ -96,16 +96,19 @@ pub(super) struct Changes {
 }
 
 impl Changes {
-    /// Reads and compiles all policies, so that a broken one is found before anything is judged.
-    pub(super) fn load(all: &[At]) -> Result<Self, Failure> {
-        let mut given = Vec::new();
+    /// Reads and compiles all policies, each as it differs from the one before, so that a broken one
+    /// is found before anything is judged. `first` is in force at the beginning.
+    pub(super) fn load(all: &[At], first: &Arc<CompiledPolicy>) -> Result<Self, Failure> {
+        let mut given: Vec<Change> = Vec::new();
         for (at, generation) in all.iter().zip(1..) {
             let files = policy::read(std::slice::from_ref(&at.path))?;
+            let before = given.last().map_or(first, |change| &change.policy);
+            let policy = policy::recompile(before, &files, Generation(generation))?;
             given.push(Change {
                 when: at.when,
                 time: at.time.clone(),
                 name: at.path.display().to_string(),
-                policy: policy::compile(&files, Generation(generation))?,
+                policy,
             });
         }
         Ok(Changes { given, ..Changes::default() })

@@ -71,7 +71,7 @@ pub(crate) fn run(args: &ReplayArgs) -> Result<(), Failure> {
     let (captures, policies) = captures_and_policies(args)?;
     let policy = policy::compile(&policies, Generation(0))?;
     let attribution = attribution(&args.traffic, &policy)?;
-    let changes = Changes::load(&args.at)?;
+    let changes = Changes::load(&args.at, &policy)?;
     for change in changes.given() {
         attribution_after(args, &change.policy)?;
     }

@@ -1,5 +1,7 @@
 //! The compiled matcher against the walk over every rule, on random policies and packets.
 
+mod recompile;
+
 use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -261,10 +263,12 @@ proptest! {
     ) {
         let compiled = CompiledPolicy::compile(&policy, Generation(1));
         let edges = edges(&policy);
+        let mut remotes = Vec::new();
         for (mut packet, which, kind) in packets {
             if kind < 6 && !edges.is_empty() {
                 packet.remote = edges[which.index(edges.len())];
             }
+            remotes.push(packet);
             let Packet { direction, remote, protocol, selector } = packet;
             for (index, interface) in compiled.interfaces().iter().enumerate() {
                 let groups = &policy.interfaces[index].security_groups;
@@ -284,9 +288,17 @@ proptest! {
             let expected = expected.map(|e| (e.rule_number.to_string(), e.action));
             prop_assert_eq!(found, expected, "{:?} in the ACL", packet);
         }
+        let asked: Vec<_> = remotes.iter().map(|p| (p.remote, p.protocol, p.selector)).collect();
         let nobody = IpAddr::from([0, 0, 0, 0]);
         for (index, interface) in compiled.interfaces().iter().enumerate() {
             let groups = &policy.interfaces[index].security_groups;
+            for direction in Direction::BOTH {
+                let matcher = interface.groups(direction, &nobody).matcher();
+                let mut found = vec![None; asked.len()];
+                matcher.lookup_batch(&asked, &mut found);
+                let one_by_one = asked.iter().map(|(a, p, s)| matcher.lookup(a, *p, *s));
+                prop_assert_eq!(found, one_by_one.collect::<Vec<_>>());
+            }
             for direction in Direction::BOTH {
                 for ipv6 in [false, true] {
                     for proto in [protocol::TCP, protocol::UDP, protocol::ICMP, 47] {
