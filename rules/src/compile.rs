@@ -13,9 +13,11 @@ mod interface;
 mod rules;
 
 use std::collections::HashMap;
+use std::hash::BuildHasherDefault;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use ahash::AHasher;
 use ipnet::IpNet;
 
 pub use self::interface::{CompiledInterface, CompiledRoute, Service};
@@ -31,6 +33,10 @@ use crate::model::{Compat, Exempt, Policy};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Generation(pub u32);
 
+/// A map that is asked for every packet. Its keys are the policy's, which no sender chooses, so
+/// neither speed nor a seed is given up for hash flooding.
+type PacketMap<K, V> = HashMap<K, V, BuildHasherDefault<AHasher>>;
+
 /// A compiled policy.
 #[derive(Debug)]
 pub struct CompiledPolicy {
@@ -42,9 +48,9 @@ pub struct CompiledPolicy {
     rules: Vec<RuleInfo>,
     interfaces: Vec<CompiledInterface>,
     by_id: HashMap<String, usize>,
-    by_mac: HashMap<[u8; 6], usize>,
+    by_mac: PacketMap<[u8; 6], usize>,
     /// Public address to interface and the private address that it stands for.
-    by_public: HashMap<IpAddr, (usize, IpAddr)>,
+    by_public: PacketMap<IpAddr, (usize, IpAddr)>,
     smallest_mtu: u16,
     /// Address to index into `owners`, whose first element is "nobody".
     by_address: PrefixMap,
@@ -103,8 +109,8 @@ impl CompiledPolicy {
         }
 
         let mut by_id = HashMap::with_capacity(interfaces.len());
-        let mut by_mac = HashMap::new();
-        let mut by_public = HashMap::new();
+        let mut by_mac = PacketMap::default();
+        let mut by_public = PacketMap::default();
         let mut owners: HashMap<IpAddr, Vec<usize>> = HashMap::new();
         for (index, interface) in interfaces.iter().enumerate() {
             by_id.entry(interface.id.clone()).or_insert(index);
