@@ -4,7 +4,7 @@ use sgwall_packet::Timestamp;
 
 use super::error::CaptureError;
 use super::input::{Input, MAX_RECORD};
-use super::{LinkKind, Packet};
+use super::{LinkKind, Located};
 
 /// What the file header says.
 #[derive(Clone, Copy, Debug)]
@@ -50,10 +50,10 @@ impl Format {
         Ok(self)
     }
 
-    pub(super) fn next_packet<'i>(
+    pub(super) fn next_packet(
         &self,
-        input: &'i mut Input<'_>,
-    ) -> Result<Option<Packet<'i>>, CaptureError> {
+        input: &mut Input<'_>,
+    ) -> Result<Option<Located>, CaptureError> {
         if input.is_at_end()? {
             return Ok(None);
         }
@@ -69,8 +69,9 @@ impl Format {
         let (unit, decimals) = self.unit;
         // A fraction beyond a second carries over, as in libpcap.
         let time = i64::from(seconds) * 1_000_000_000 + i64::from(fraction) * unit;
-        Ok(Some(Packet {
-            data: input.take(len).get(self.record_header..).unwrap_or_default(),
+        let record = input.take(len);
+        Ok(Some(Located {
+            data: record.start + self.record_header..record.end,
             wire_len: wire_len.max(captured),
             time: Timestamp::from_nanos(time),
             decimals,
