@@ -20,6 +20,7 @@ use sgwall_packet::{
 use sgwall_rules::compile::{CompiledPolicy, RuleInfo};
 
 use crate::attribution::{Attribution, Side, Sides};
+use crate::clock::Clock;
 use crate::counters::Tally;
 use crate::pipeline::{PacketContext, Pipeline, TrackedFlow};
 use crate::verdict::{DropReason, Outcome, PassReason, SkipReason, Verdict};
@@ -131,6 +132,7 @@ pub struct Judge {
     /// Whether frames larger than their interface's MTU are taken for super-frames.
     offload: bool,
     super_frames: u64,
+    clock: Clock,
 }
 
 /// A frame that waits for its datagram's first fragment.
@@ -158,6 +160,7 @@ impl Judge {
             unjudged: Unjudged::default(),
             offload: false,
             super_frames: 0,
+            clock: Clock::default(),
         }
     }
 
@@ -179,6 +182,25 @@ impl Judge {
     #[must_use]
     pub fn super_frames(&self) -> u64 {
         self.super_frames
+    }
+
+    /// What time it is, by the frames and [`Self::advance`].
+    #[must_use]
+    pub fn clock(&self) -> Clock {
+        self.clock
+    }
+
+    /// Sets the clock to that of a whole of which this judge sees a part; what is due is done with
+    /// the next frame.
+    pub fn set_clock(&mut self, clock: Clock) {
+        self.clock = clock;
+    }
+
+    /// Whether frames are held until their datagram's first fragment comes.
+    #[inline]
+    #[must_use]
+    pub fn is_holding(&self) -> bool {
+        !self.held.is_empty()
     }
 
     /// The pipeline.
@@ -346,6 +368,7 @@ impl Judge {
     /// Lets time pass, once a batch; held frames whose wait is over are told of. See
     /// [`Pipeline::advance`].
     pub fn advance(&mut self, now: Timestamp, sink: Sink<'_>) {
+        let now = self.clock.advance(now);
         self.pipeline.advance(now);
         self.release(sink);
     }
@@ -436,7 +459,7 @@ impl Judge {
         PacketContext {
             interface,
             direction,
-            now: frame.time,
+            now: self.clock.at(frame.time),
             headers,
             frame: data,
             own_address: self.attribution.is_own(self.pipeline.policy(), interface, ours),
@@ -482,11 +505,12 @@ impl Judge {
             return;
         }
         // Asked first: under a flood, answers that may not be given are not made either.
-        if !self.pipeline.would_answer(interface, frame.time) {
+        let now = self.clock.at(frame.time);
+        if !self.pipeline.would_answer(interface, now) {
             return;
         }
         let Some(answer) = self.answer(frame.data, headers, interface, mtu.get()) else { return };
-        if self.pipeline.may_answer(interface, frame.time) {
+        if self.pipeline.may_answer(interface, now) {
             self.emit_one(frame, &answer, (interface, Direction::Ingress), None, sink);
         }
     }
