@@ -77,6 +77,7 @@ fn seconds_of(text: &str) -> Option<Duration> {
 }
 
 /// A policy that is to take over.
+#[derive(Clone)]
 pub(super) struct Change {
     when: When,
     /// What was typed as its time.
@@ -87,7 +88,7 @@ pub(super) struct Change {
 }
 
 /// The changes still to come.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Changes {
     /// In the order in which they were given, until the first packet tells when they are due.
     given: Vec<Change>,
