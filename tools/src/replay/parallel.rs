@@ -47,6 +47,8 @@ use crate::traffic::frame_input;
 /// Bytes of a batch: enough that handing it over costs little, and few enough that the batches under
 /// way fit into the processor's cache.
 const BATCH: usize = 1 << 20;
+const NO_WAY: &str = "time runs backwards, or an ICMP error comes in fragments";
+const ORPHANS: &str = "fragments of several datagrams lack their first at once";
 /// Tasks under way at once.
 const AHEAD: usize = 4;
 
@@ -133,8 +135,8 @@ struct Orders {
 enum Stop {
     /// Something failed.
     Failed(Failure),
-    /// From this frame on they may not come to what one would.
-    Apart(u64),
+    /// From this frame on they may not come to what one would, and why.
+    Apart(u64, &'static str),
 }
 
 impl From<Failure> for Stop {
@@ -178,7 +180,8 @@ pub(super) fn judge<'a>(
             Ok(Some(Judged { run, parts, damage }))
         }
         Err(Stop::Failed(failure)) => Err(failure),
-        Err(Stop::Apart(frame)) => {
+        Err(Stop::Apart(frame, why)) => {
+            anstream::eprintln!("note: --workers: one worker judges everything, because {why}");
             outlet.begin_anew(frame, &replay.policy);
             Ok(None)
         }
@@ -251,7 +254,7 @@ impl Team<'_, '_> {
                 None => {
                     self.hand_out_piece(batch, start..here, &mut ways, number, outlet)?;
                     self.wait(outlet)?;
-                    return Err(Stop::Apart(self.run.frames));
+                    return Err(Stop::Apart(self.run.frames, NO_WAY));
                 }
             }
         }
@@ -298,8 +301,8 @@ impl Team<'_, '_> {
         let Ok(findings) = findings.collect::<Result<Vec<_>, _>>() else {
             return Err(Failure::Io("a worker of the replay failed".into()).into());
         };
-        if self.is_apart(&findings) {
-            return Err(Stop::Apart(task.first));
+        if let Some(why) = self.apart(&findings) {
+            return Err(Stop::Apart(task.first, why));
         }
         self.put_out(&task, &findings, outlet)?;
         if let Some(task) = Arc::into_inner(task)
@@ -318,23 +321,33 @@ impl Team<'_, '_> {
         Ok(())
     }
 
-    /// Whether one worker may have judged otherwise: see the module.
-    fn is_apart(&mut self, findings: &[Findings]) -> bool {
-        // A packet opens a flow on each of two sides at most.
-        let flows: usize = findings.iter().map(|found| found.flows + 2).sum();
-        let datagrams: usize = findings.iter().map(|found| found.datagrams + 2).sum();
+    /// Why one worker may have judged otherwise, if it may: see the module.
+    fn apart(&mut self, findings: &[Findings]) -> Option<&'static str> {
+        let most = |of: fn(&Findings) -> usize| -> usize {
+            // A packet opens a flow on each of two sides at most.
+            findings.iter().map(|found| of(found) + 2).sum()
+        };
+        if most(|found| found.flows) > self.run.replay.args.traffic.max_flows {
+            return Some("the flow table may be full");
+        }
+        if most(|found| found.datagrams) > MAX_DATAGRAMS {
+            return Some("there are many fragmented datagrams at once");
+        }
+        if findings.iter().any(|found| found.is_doubtful) {
+            return Some("more dropped flows are to be remembered than may be");
+        }
         let mut orphans: Vec<_> = findings.iter().flat_map(|found| &found.orphans).collect();
         orphans.sort_unstable();
+        if orphans.windows(2).any(|pair| pair[0] == pair[1]) {
+            return Some(ORPHANS);
+        }
         let mut answers: Vec<_> = findings.iter().flat_map(|found| &found.answers).collect();
         answers.sort_by_key(|(frame, ..)| *frame);
         let mut is_allowed = |interface: usize, now| {
             self.limits.get_mut(interface).is_some_and(|limit| limit.allow(now))
         };
-        flows > self.run.replay.args.traffic.max_flows
-            || datagrams > MAX_DATAGRAMS
-            || findings.iter().any(|found| found.is_doubtful)
-            || orphans.windows(2).any(|pair| pair[0] == pair[1])
-            || !answers.into_iter().all(|&(_, interface, now)| is_allowed(interface, now))
+        let all = answers.into_iter().all(|&(_, interface, now)| is_allowed(interface, now));
+        (!all).then_some("the router may not answer every packet that is too large")
     }
 
     /// Gives the findings of a task out, in order.
@@ -405,7 +418,7 @@ impl Team<'_, '_> {
         let mut parts = lock(self.parts, &self.steering)?;
         // Whose come first, none of several knows.
         if parts.iter().filter(|part| part.judge.is_holding()).count() > 1 {
-            return Err(Stop::Apart(self.run.frames));
+            return Err(Stop::Apart(self.run.frames, ORPHANS));
         }
         for part in &mut parts {
             part.deliver(self.run.frames, outlet, |judge, sink| judge.finish(sink))?;
