@@ -200,6 +200,13 @@ impl CompiledPolicy {
         self.by_id.get(id).copied()
     }
 
+    /// Whether nothing but private addresses tells which interface a packet concerns.
+    #[inline]
+    #[must_use]
+    pub fn has_private_addresses_alone(&self) -> bool {
+        self.by_mac.is_empty() && self.by_public.is_empty()
+    }
+
     /// The index of the interface with this MAC address.
     #[must_use]
     pub fn interface_by_mac(&self, mac: [u8; 6]) -> Option<usize> {

@@ -101,11 +101,18 @@ impl<'a> Input<'a> {
 
     /// Moves past `len` bytes that were peeked at, and says where [`Self::bytes`] finds them, until
     /// more is read.
+    #[inline]
     pub(super) fn take(&mut self, len: usize) -> Range<usize> {
         let from = self.start;
         self.start = self.end.min(from + len);
         self.offset += (self.start - from) as u64;
         from..self.start
+    }
+
+    /// What is there to be taken without reading more.
+    #[inline]
+    pub(super) fn window(&self) -> &[u8] {
+        &self.buffer[self.start..self.end]
     }
 
     /// Bytes that were taken.

@@ -118,7 +118,15 @@ impl Changes {
     }
 
     /// The next change that is due before a packet of time `now`, in the order of their times.
+    #[inline]
     pub(super) fn due(&mut self, now: Timestamp) -> Option<Change> {
+        match self.given.is_empty() && self.pending.is_empty() {
+            true => None,
+            false => self.due_of_some(now),
+        }
+    }
+
+    fn due_of_some(&mut self, now: Timestamp) -> Option<Change> {
         let first = *self.first.get_or_insert(now);
         if !self.given.is_empty() {
             let mut timed: Vec<_> =

@@ -97,7 +97,10 @@ impl<'a> Outlet<'a> {
             let Outlet { form, out, policy, capture, .. } = self;
             form.print(&mut **out, policy, event, capture).map_err(Failure::Output)?;
         }
-        self.keep(event)
+        match self.wants_events() {
+            true => self.keep(event),
+            false => Ok(()),
+        }
     }
 
     /// Takes the text of events.
@@ -107,7 +110,6 @@ impl<'a> Outlet<'a> {
     }
 
     /// Takes an event, but for its text.
-    #[inline]
     pub(super) fn keep(&mut self, event: &Event<'_>) -> Result<(), Failure> {
         self.split.write(event, &self.policy)?;
         match &mut self.flow_log {
