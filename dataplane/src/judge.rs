@@ -85,6 +85,21 @@ pub struct Route {
     pub segment: Option<u32>,
 }
 
+/// A frame that was looked at: what it is and which way it goes.
+#[derive(Clone, Copy, Debug)]
+pub enum Sight {
+    /// An IP packet.
+    Ip(Headers, Route),
+    /// ARP.
+    Arp,
+    /// Something else that is no IP.
+    Other,
+    /// A packet whose headers cannot be read, and why.
+    Unreadable(LinkType, ParseError),
+    /// A frame of a link type that is not read.
+    UnknownLinkType,
+}
+
 /// What the router makes of a packet that does not fit its path (SEMANTICS section 12).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Emitted {
@@ -256,28 +271,55 @@ impl Judge {
 
     /// Judges one frame. Held frames that its time or content settles come first.
     pub fn judge(&mut self, frame: FrameInput<'_>, sink: Sink<'_>) {
-        self.advance(frame.time, sink);
-        let Some(link) = frame.link else {
-            return self.skip(frame, None, None, SkipReason::UnknownLinkType, sink);
-        };
+        self.judge_seen(frame, &self.look(&frame), None, sink);
+    }
+
+    /// What a frame is, and which way it goes, under the policy in force: no state is asked.
+    #[inline]
+    #[must_use]
+    pub fn look(&self, frame: &FrameInput<'_>) -> Sight {
+        let Some(link) = frame.link else { return Sight::UnknownLinkType };
         match parse(link, frame.data, frame.wire_len as usize) {
             Ok(Frame::Ip(headers)) => {
                 let policy = self.pipeline.policy();
                 let ends = (headers.src, headers.dst);
                 let sides = self.attribution.sides(policy, &headers.link, ends, frame.recorded);
-                if sides.is_empty() {
-                    return self.skip(frame, Some(&headers), None, SkipReason::NotOurs, sink);
-                }
-                self.judge_sides(frame, &headers, &Route { sides, segment: None }, None, sink);
+                Sight::Ip(headers, Route { sides, segment: None })
+            }
+            Ok(Frame::Arp(_)) => Sight::Arp,
+            Ok(Frame::Other(_)) => Sight::Other,
+            Err(error) => Sight::Unreadable(link, error),
+        }
+    }
+
+    /// Judges a frame that was [looked at](Self::look) under the same policy, as [`Self::judge`]
+    /// does. `probe` is what [`Self::locate`] has found of its flow, if it was asked.
+    pub fn judge_seen(
+        &mut self,
+        frame: FrameInput<'_>,
+        sight: &Sight,
+        probe: Option<&Probe>,
+        sink: Sink<'_>,
+    ) {
+        self.advance(frame.time, sink);
+        match sight {
+            Sight::Ip(headers, route) if route.sides.is_empty() => {
+                self.skip(frame, Some(headers), None, SkipReason::NotOurs, sink);
+            }
+            Sight::Ip(headers, route) => {
+                self.judge_sides(frame, headers, route, probe, sink);
                 self.release(sink);
             }
-            Ok(Frame::Arp(_)) => {
+            Sight::Arp => {
                 self.whole_frame(frame, None, Verdict::pass(PassReason::Arp), None, sink);
             }
-            Ok(Frame::Other(_)) => {
+            Sight::Other => {
                 self.whole_frame(frame, None, Verdict::drop(DropReason::NotIp), None, sink);
             }
-            Err(error) => self.unreadable(frame, link, error, sink),
+            Sight::Unreadable(link, error) => self.unreadable(frame, *link, *error, sink),
+            Sight::UnknownLinkType => {
+                self.skip(frame, None, None, SkipReason::UnknownLinkType, sink);
+            }
         }
     }
 
@@ -297,6 +339,16 @@ impl Judge {
     }
 
     /// The flow of a packet on the side that judges it first, to be looked up by [`Self::locate`].
+    #[inline]
+    #[must_use]
+    pub fn probe_of(&self, sight: &Sight) -> Probe {
+        match sight {
+            Sight::Ip(headers, route) => self.probe(headers, route),
+            _ => Probe::NOTHING,
+        }
+    }
+
+    /// The same, of a packet whose headers and way are known.
     #[inline]
     #[must_use]
     pub fn probe(&self, headers: &Headers, route: &Route) -> Probe {

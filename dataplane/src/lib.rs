@@ -41,7 +41,7 @@ pub use black_hole::{BlackHole, Teller};
 pub use clock::Clock;
 pub use counters::Counters;
 pub use explain::Explanation;
-pub use judge::{Emitted, Event, FrameInput, Judge, Judgement, Route, Sink};
+pub use judge::{Emitted, Event, FrameInput, Judge, Judgement, Route, Sight, Sink};
 pub use pipeline::{Config, PacketContext, Pipeline, Released, TrackedFlow};
 pub use verdict::{
     DropReason, FirstFragment, FlowState, Outcome, PassReason, SkipReason, Stage, Verdict,

@@ -38,8 +38,8 @@ pub(super) struct Input<'a> {
     at_end: bool,
     /// Why there is no more, if it is not the end.
     failure: Option<io::Error>,
-    /// Whether what was taken stays in `buffer`.
-    keeps: bool,
+    /// What was taken stays in `buffer`, and up to where that is enough.
+    batch: Option<usize>,
 }
 
 impl<'a> Input<'a> {
@@ -71,7 +71,7 @@ impl<'a> Input<'a> {
             offset: 0,
             at_end: false,
             failure: None,
-            keeps: false,
+            batch: None,
         })
     }
 
@@ -120,15 +120,21 @@ impl<'a> Input<'a> {
         self.buffer.get(at).unwrap_or_default()
     }
 
-    /// Reads ahead `len` bytes, and keeps what is taken from here on until [`Self::end_batch`].
+    /// Keeps what is taken from here on until [`Self::end_batch`], and reads up to `len` bytes of it
+    /// at once.
     pub(super) fn begin_batch(&mut self, len: usize) {
-        self.fill(len);
-        self.keeps = true;
+        let len = len.max(2 * TAIL);
+        self.fill(1);
+        self.batch = Some(self.start + len - TAIL);
+        let wanted = self.start + len;
+        if self.buffer.len() < wanted {
+            self.buffer.resize(wanted, 0);
+        }
     }
 
-    /// Whether what was read ahead is used up.
+    /// Whether a batch has enough, or there is no more without waiting for it.
     pub(super) fn is_batch_over(&self) -> bool {
-        !self.at_end && self.end - self.start < TAIL
+        self.start == self.end || self.batch.is_some_and(|enough| self.start >= enough)
     }
 
     /// Ends a batch: its bytes, at the places where they were taken, change hands for `other`.
@@ -137,7 +143,7 @@ impl<'a> Input<'a> {
         other.resize(self.buffer.len().max(other.len()), 0);
         other[..rest.len()].copy_from_slice(&self.buffer[rest.clone()]);
         std::mem::swap(&mut self.buffer, other);
-        (self.start, self.end, self.keeps) = (0, rest.len(), false);
+        (self.start, self.end, self.batch) = (0, rest.len(), None);
     }
 
     /// The next `len` bytes of a record, of which `what` is its name.
@@ -157,7 +163,7 @@ impl<'a> Input<'a> {
     /// Reads until the window has `len` bytes, or there is no more to be had. What the system says
     /// to that is told when it matters.
     fn fill(&mut self, len: usize) {
-        if !self.keeps {
+        if self.batch.is_none() {
             self.buffer.copy_within(self.start..self.end, 0);
             self.end -= self.start;
             self.start = 0;

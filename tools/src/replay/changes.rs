@@ -138,6 +138,12 @@ impl Changes {
         self.pending.pop_front().map(|(_, change)| change)
     }
 
+    /// Whether a change is due before a packet of time `now` that is not the first.
+    #[inline]
+    pub(super) fn is_due(&self, now: Timestamp) -> bool {
+        self.pending.front().is_some_and(|(time, _)| *time <= now)
+    }
+
     /// Those whose time never came.
     pub(super) fn never_due(&self) -> impl Iterator<Item = &Change> {
         self.given.iter().chain(self.pending.iter().map(|(_, change)| change))

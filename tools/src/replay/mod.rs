@@ -21,9 +21,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use indicatif::{ProgressBar, ProgressStyle};
-use sgwall_conntrack::Allowance;
-use sgwall_dataplane::{Attribution, Config, Event, Judge, Pipeline, Sink};
-use sgwall_netio::capture::{self, CaptureError, Packet, Reader};
+use sgwall_conntrack::{Allowance, Probe};
+use sgwall_dataplane::{Attribution, Config, Event, FrameInput, Judge, Pipeline, Sight, Sink};
+use sgwall_netio::capture::{self, Batch, CaptureError, Packet, Reader};
 use sgwall_netio::seed::random_seed;
 use sgwall_rules::compile::{CompiledPolicy, Generation};
 
@@ -40,6 +40,10 @@ use split::Split;
 use summary::{Ended, Summary};
 use sums::Sums;
 
+/// Bytes that one worker reads at once: they fit into the processor's cache.
+const BATCH: usize = 256 << 10;
+/// Frames that are looked at before they are judged.
+const TOGETHER: usize = 32;
 /// Workers at once.
 pub(crate) const MAX_WORKERS: u16 = sums::MAX_PARTS as u16;
 
@@ -88,6 +92,29 @@ struct Run<'a> {
 struct Part {
     judge: Judge,
     sums: Sums,
+    ahead: Ahead,
+}
+
+/// Frames that are looked at before they are judged, so that their flows are looked up together:
+/// the misses of the processor's cache then wait for each other no more.
+#[derive(Default)]
+struct Ahead {
+    sights: Vec<Sight>,
+    probes: Vec<Probe>,
+}
+
+impl Ahead {
+    fn look<'f>(&mut self, judge: &Judge, frames: impl Iterator<Item = FrameInput<'f>>) {
+        self.sights.clear();
+        self.sights.extend(frames.map(|frame| judge.look(&frame)));
+        self.probes.clear();
+        self.probes.extend(self.sights.iter().map(|sight| judge.probe_of(sight)));
+        judge.locate(&mut self.probes);
+    }
+
+    fn get(&self, number: usize) -> Option<(&Sight, &Probe)> {
+        Some((self.sights.get(number)?, self.probes.get(number)?))
+    }
 }
 
 /// A replay that has been judged.
@@ -152,6 +179,7 @@ impl Replay<'_> {
         let part = |_| Part {
             judge: new_judge(self.args, &self.policy, self.attribution.clone()),
             sums: Sums::new(places.clone()),
+            ahead: Ahead::default(),
         };
         let parts = (0..workers).map(part).collect();
         (Run { replay: self, changes: self.changes.clone(), summary, frames: 0 }, parts)
@@ -170,7 +198,9 @@ impl Replay<'_> {
                 }
             };
             run.begin(&opened, outlet);
-            damage = run.judge_capture(&mut opened, &mut parts, outlet)?;
+            for part in &mut parts {
+                damage = run.judge_capture(&mut opened, part, outlet)?;
+            }
             if damage.is_err() {
                 break;
             }
@@ -189,33 +219,39 @@ impl Run<'_> {
     fn judge_capture(
         &mut self,
         capture: &mut Opened,
-        parts: &mut [Part],
+        part: &mut Part,
         outlet: &mut Outlet<'_>,
     ) -> Result<Result<(), CaptureError>, Failure> {
-        let mut number = 0;
+        let (mut number, mut batch) = (1, Batch::default());
         let end = loop {
-            match capture.reader.next_packet() {
-                Ok(Some(packet)) => {
-                    number += 1;
-                    while let Some(change) = self.changes.due(packet.time) {
-                        let mut parts: Vec<_> = parts.iter_mut().collect();
-                        self.change_policy(change, &packet, &mut parts, outlet)?;
-                    }
-                    let Some(part) = parts.first_mut() else { break Ok(()) };
-                    let frame = frame_input(number, &packet);
-                    part.deliver(self.frames, outlet, |judge, sink| judge.judge(frame, sink))?;
-                    self.frames += 1;
-                }
-                Ok(None) => break Ok(()),
+            match capture.reader.next_batch(&mut batch, BATCH) {
+                Ok(()) if batch.is_empty() => break Ok(()),
+                Ok(()) => {}
                 Err(error) => break Err(error),
             }
-            if number % 8192 == 0 {
-                capture.show_progress();
+            let mut next = 0;
+            while let Some(packet) = batch.get(next) {
+                while let Some(change) = self.changes.due(packet.time) {
+                    self.change_policy(change, &packet, &mut [&mut *part], outlet)?;
+                }
+                let stays = |at: &usize| {
+                    batch.get(*at).is_some_and(|packet| !self.changes.is_due(packet.time))
+                };
+                let more = (next + 1..next + TOGETHER).take_while(stays).count();
+                let frames = next..next + 1 + more;
+                let frame = |at| Some(frame_input(number + at as u64, &batch.get(at)?));
+                part.ahead.look(&part.judge, frames.clone().filter_map(frame));
+                for (at, seen) in frames.clone().zip(0..) {
+                    let Some(frame) = frame(at) else { continue };
+                    part.deliver_seen(seen, frame, self.frames, outlet)?;
+                    self.frames += 1;
+                }
+                next = frames.end;
             }
+            number += batch.len() as u64;
+            capture.show_progress();
         };
-        for part in parts {
-            part.deliver(self.frames, outlet, |judge, sink| judge.finish(sink))?;
-        }
+        part.finish(self.frames, outlet)?;
         self.frames += 1;
         Ok(end)
     }
@@ -232,7 +268,7 @@ impl Run<'_> {
         self.summary.end_policy(parts.iter().map(|part| &part.judge));
         let places = self.summary.begin_policy(&change.policy);
         let mut reload = Reload { file: &change.name, live: 0, not_admitted: 0, ended: 0 };
-        for Part { judge, sums } in parts {
+        for Part { judge, sums, .. } in parts {
             judge.set_policy(Arc::clone(&change.policy), attribution.clone());
             sums.set_places(places.clone());
             let now = judge.clock().at(packet.time);
@@ -246,24 +282,45 @@ impl Run<'_> {
     }
 }
 
+/// Lets a judge work, its events going to whoever wants them.
+#[inline]
+fn deliver(
+    judge: &mut Judge,
+    sums: &mut Sums,
+    frame: u64,
+    outlet: &mut Outlet<'_>,
+    work: impl FnOnce(&mut Judge, Sink<'_>),
+) -> Result<(), Failure> {
+    let mut delivered = Ok(());
+    work(judge, &mut |event: Event<'_>| {
+        sums.add(&event, frame);
+        if delivered.is_ok() {
+            delivered = outlet.event(&event, frame);
+        }
+    });
+    delivered
+}
+
 impl Part {
-    /// Lets the judge work, its events going to whoever wants them.
+    /// Ends a capture. What was held in it is told of.
+    fn finish(&mut self, frame: u64, outlet: &mut Outlet<'_>) -> Result<(), Failure> {
+        deliver(&mut self.judge, &mut self.sums, frame, outlet, |judge, sink| judge.finish(sink))
+    }
+
+    /// Judges a frame, the one of this number among those that were looked at.
     #[inline]
-    fn deliver(
+    fn deliver_seen(
         &mut self,
+        seen: usize,
+        input: FrameInput<'_>,
         frame: u64,
         outlet: &mut Outlet<'_>,
-        work: impl FnOnce(&mut Judge, Sink<'_>),
     ) -> Result<(), Failure> {
-        let Part { judge, sums } = self;
-        let mut delivered = Ok(());
-        work(judge, &mut |event: Event<'_>| {
-            sums.add(&event, frame);
-            if delivered.is_ok() {
-                delivered = outlet.event(&event, frame);
-            }
-        });
-        delivered
+        let Part { judge, sums, ahead } = self;
+        let Some((sight, probe)) = ahead.get(seen) else { return Ok(()) };
+        deliver(judge, sums, frame, outlet, |judge, sink| {
+            judge.judge_seen(input, sight, Some(probe), sink);
+        })
     }
 }
 

@@ -34,13 +34,14 @@ use sgwall_dataplane::{Emitted, Event, FrameInput, Judge, Judgement};
 use sgwall_netio::capture::{Batch, CaptureError, Packet};
 use sgwall_netio::seed::random_seed;
 use sgwall_packet::{Direction, Headers, ParseError, Timestamp};
+use sgwall_rules::compile::CompiledPolicy;
 
 use super::changes::Change;
 use super::outlet::Outlet;
 use super::record::Form;
 use super::steering::{Steering, Way};
 use super::sums::Place;
-use super::{Judged, Output, Part, Replay, Run, new_judge};
+use super::{Judged, Output, Part, Replay, Run, TOGETHER, new_judge};
 use crate::failure::Failure;
 use crate::traffic::frame_input;
 
@@ -66,11 +67,10 @@ struct Task {
 }
 
 impl Task {
-    /// The packets with what they are called, and their ways.
-    fn frames(&self) -> impl Iterator<Item = (u64, u64, usize, &Way)> {
-        let places = (self.first..).zip(self.number..);
-        let packets = self.packets.clone().zip(self.ways.iter());
-        places.zip(packets).map(|((frame, number), (packet, way))| (frame, number, packet, way))
+    /// The packet of a number, from 0, as it is judged.
+    fn frame(&self, at: usize) -> Option<FrameInput<'_>> {
+        let packet = self.batch.get(self.packets.start + at)?;
+        Some(frame_input(self.number + at as u64, &packet))
     }
 }
 
@@ -115,7 +115,7 @@ struct Kept {
 
 /// The bytes of a frame.
 enum Data {
-    /// Those of a packet of the batch.
+    /// Those of a packet of the task.
     Packet(usize),
     /// Of a frame that was held or made.
     Own(Box<[u8]>),
@@ -125,6 +125,7 @@ enum Data {
 #[derive(Clone, Copy)]
 struct Orders {
     form: Form,
+    workers: usize,
     /// Whether events are to be kept.
     keep: bool,
     /// Whether all packets of two addresses are one worker's.
@@ -157,8 +158,12 @@ pub(super) fn judge<'a>(
     let changed = replay.changes.given().iter().map(|change| &*change.policy);
     let policies = std::iter::once(&*replay.policy).chain(changed);
     let steering = Steering::new(workers, policies, random_seed());
-    let orders =
-        Orders { form: outlet.form, keep: outlet.wants_events(), by_pairs: steering.is_by_pairs() };
+    let orders = Orders {
+        form: outlet.form,
+        workers,
+        keep: outlet.wants_events(),
+        by_pairs: steering.is_by_pairs(),
+    };
     let judged = thread::scope(|scope| {
         let mut channels = Vec::with_capacity(workers);
         for (part, me) in parts.iter().zip(0..) {
@@ -379,7 +384,7 @@ impl Team<'_, '_> {
 
     fn event<'e>(&'e self, task: &'e Task, kept: &'e Kept) -> Event<'e> {
         let data = match &kept.data {
-            Data::Packet(packet) => task.batch.get(*packet).map_or(&[][..], |packet| packet.data),
+            Data::Packet(at) => task.frame(*at).map_or(&[][..], |frame| frame.data),
             Data::Own(data) => data,
         };
         let admitted_by = match kept.judgement {
@@ -421,7 +426,7 @@ impl Team<'_, '_> {
             return Err(Stop::Apart(self.run.frames, ORPHANS));
         }
         for part in &mut parts {
-            part.deliver(self.run.frames, outlet, |judge, sink| judge.finish(sink))?;
+            part.finish(self.run.frames, outlet)?;
         }
         self.run.frames += 1;
         Ok(())
@@ -464,54 +469,79 @@ fn work(
 
 impl Part {
     fn judge_task(&mut self, task: &Task, me: u16, orders: Orders) -> Findings {
-        let Part { judge, sums } = self;
-        let policy = Arc::clone(judge.pipeline().policy());
         let mut found = Findings::default();
-        for (frame, number, packet, way) in task.frames() {
-            let is_mine = way.worker == me;
-            if !is_mine && !judge.is_holding() {
-                continue;
+        let policy = Arc::clone(self.judge.pipeline().policy());
+        // As many as make about as many of this worker's as one alone looks at.
+        let together = TOGETHER * orders.workers;
+        for (ways, start) in task.ways.chunks(together).zip((0..).step_by(together)) {
+            let mine = ways.iter().zip(start..).filter(|(way, _)| way.worker == me);
+            let mine = mine.filter_map(|(_, at)| task.frame(at));
+            self.ahead.look(&self.judge, mine);
+            let mut seen = 0;
+            for (way, at) in ways.iter().zip(start..) {
+                let is_mine = way.worker == me;
+                if is_mine || self.judge.is_holding() {
+                    let seen = is_mine.then_some(seen);
+                    self.judge_frame(task, at, *way, seen, orders, &policy, &mut found);
+                }
+                seen += usize::from(is_mine);
             }
-            let Some(captured) = task.batch.get(packet) else { continue };
-            let now = way.clock.now();
-            judge.set_clock(way.clock);
-            let mut sink = |event: Event<'_>| {
-                sums.add(&event, frame);
-                let place = Place::of(&event, frame);
-                if !place.is_own && found.orphans.last() != Some(&frame) {
-                    found.orphans.push(frame);
-                }
-                if let (Some(Emitted::Answer), Some((interface, _))) = (event.emitted, event.side) {
-                    found.answers.push((frame, interface, now));
-                }
-                if orders.form.output != Output::Summary {
-                    // Memory takes all that is written.
-                    let _ = orders.form.print(&mut found.text, &policy, &event, &task.capture);
-                }
-                if orders.keep {
-                    let is_captured = event.emitted.is_none() && event.frame.token == number;
-                    found.kept.push(Kept::of(&event, is_captured.then_some(packet)));
-                }
-                if orders.keep || orders.form.output != Output::Summary {
-                    let (text, kept) = (found.text.len(), found.kept.len());
-                    found.marks.push(Mark { place, text, kept });
-                }
-            };
-            match is_mine {
-                true => judge.judge(frame_input(number, &captured), &mut sink),
-                false => judge.advance(now, &mut sink),
-            }
-            let pipeline = judge.pipeline();
-            found.flows = found.flows.max(pipeline.connections().len());
-            found.datagrams = found.datagrams.max(pipeline.datagrams());
         }
-        found.is_doubtful = sums.is_doubtful(orders.by_pairs);
+        found.is_doubtful = self.sums.is_doubtful(orders.by_pairs);
         found
+    }
+
+    /// Judges a frame that was looked at as the one of number `seen`, or only lets its time pass.
+    #[allow(clippy::too_many_arguments)]
+    #[inline]
+    fn judge_frame(
+        &mut self,
+        task: &Task,
+        at: usize,
+        way: Way,
+        seen: Option<usize>,
+        orders: Orders,
+        policy: &CompiledPolicy,
+        found: &mut Findings,
+    ) {
+        let Part { judge, sums, ahead } = self;
+        let Some(input) = task.frame(at) else { return };
+        let (frame, now) = (task.first + at as u64, way.clock.now());
+        judge.set_clock(way.clock);
+        let mut sink = |event: Event<'_>| {
+            sums.add(&event, frame);
+            let place = Place::of(&event, frame);
+            if !place.is_own && found.orphans.last() != Some(&frame) {
+                found.orphans.push(frame);
+            }
+            if let (Some(Emitted::Answer), Some((interface, _))) = (event.emitted, event.side) {
+                found.answers.push((frame, interface, now));
+            }
+            if orders.form.output != Output::Summary {
+                // Memory takes all that is written.
+                let _ = orders.form.print(&mut found.text, policy, &event, &task.capture);
+            }
+            if orders.keep {
+                let is_captured = event.emitted.is_none() && event.frame.token == input.token;
+                found.kept.push(Kept::of(&event, is_captured.then_some(at)));
+            }
+            if orders.keep || orders.form.output != Output::Summary {
+                let (text, kept) = (found.text.len(), found.kept.len());
+                found.marks.push(Mark { place, text, kept });
+            }
+        };
+        match seen.and_then(|seen| ahead.get(seen)) {
+            Some((sight, probe)) => judge.judge_seen(input, sight, Some(probe), &mut sink),
+            None => judge.advance(now, &mut sink),
+        }
+        let pipeline = judge.pipeline();
+        found.flows = found.flows.max(pipeline.connections().len());
+        found.datagrams = found.datagrams.max(pipeline.datagrams());
     }
 }
 
 impl Kept {
-    /// `packet`: the one of the batch that has the frame's bytes.
+    /// `packet`: the one of the task that has the frame's bytes.
     fn of(event: &Event<'_>, packet: Option<usize>) -> Self {
         let FrameInput { token, link, data, wire_len, time, decimals, recorded } = event.frame;
         Kept {
