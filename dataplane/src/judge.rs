@@ -13,8 +13,8 @@ use std::sync::Arc;
 
 use sgwall_conntrack::Probe;
 use sgwall_packet::{
-    Direction, Frame, Headers, LinkInfo, LinkType, ParseError, Readdress, Timestamp, Transport,
-    addresses, fragment_ipv4, parse, too_big,
+    Direction, Frame, Headers, Kind, LinkInfo, LinkType, ParseError, Readdress, Timestamp,
+    Transport, addresses, fragment_ipv4, parse, parse_into, too_big,
 };
 
 use sgwall_rules::compile::{CompiledPolicy, RuleInfo};
@@ -85,19 +85,33 @@ pub struct Route {
     pub segment: Option<u32>,
 }
 
-/// A frame that was looked at: what it is and which way it goes.
+/// A frame that was looked at: what it is and which way it goes. Made to be used again, because
+/// headers that are moved cost more than reading them.
 #[derive(Clone, Copy, Debug)]
-pub enum Sight {
-    /// An IP packet.
-    Ip(Headers, Route),
-    /// ARP.
+pub struct Sight {
+    what: What,
+    /// If it is an IP packet.
+    headers: Headers,
+    route: Route,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum What {
+    Ip,
     Arp,
     /// Something else that is no IP.
     Other,
-    /// A packet whose headers cannot be read, and why.
     Unreadable(LinkType, ParseError),
-    /// A frame of a link type that is not read.
     UnknownLinkType,
+}
+
+impl Sight {
+    /// That of a frame of no link type.
+    pub const NOTHING: Sight = Sight {
+        what: What::UnknownLinkType,
+        headers: Headers::NONE,
+        route: Route { sides: Sides { egress: None, ingress: None, origin: None }, segment: None },
+    };
 }
 
 /// What the router makes of a packet that does not fit its path (SEMANTICS section 12).
@@ -271,25 +285,31 @@ impl Judge {
 
     /// Judges one frame. Held frames that its time or content settles come first.
     pub fn judge(&mut self, frame: FrameInput<'_>, sink: Sink<'_>) {
-        self.judge_seen(frame, &self.look(&frame), None, sink);
+        let mut sight = Sight::NOTHING;
+        self.look(&frame, &mut sight);
+        self.judge_seen(frame, &sight, None, sink);
     }
 
-    /// What a frame is, and which way it goes, under the policy in force: no state is asked.
+    /// Finds out what a frame is and which way it goes, under the policy in force: no state is asked.
     #[inline]
-    #[must_use]
-    pub fn look(&self, frame: &FrameInput<'_>) -> Sight {
-        let Some(link) = frame.link else { return Sight::UnknownLinkType };
-        match parse(link, frame.data, frame.wire_len as usize) {
-            Ok(Frame::Ip(headers)) => {
-                let policy = self.pipeline.policy();
+    pub fn look(&self, frame: &FrameInput<'_>, sight: &mut Sight) {
+        let Some(link) = frame.link else {
+            sight.what = What::UnknownLinkType;
+            return;
+        };
+        sight.what = match parse_into(link, frame.data, frame.wire_len as usize, &mut sight.headers)
+        {
+            Ok(Kind::Ip) => {
+                let (policy, headers) = (self.pipeline.policy(), &sight.headers);
                 let ends = (headers.src, headers.dst);
-                let sides = self.attribution.sides(policy, &headers.link, ends, frame.recorded);
-                Sight::Ip(headers, Route { sides, segment: None })
+                sight.route.sides =
+                    self.attribution.sides(policy, &headers.link, ends, frame.recorded);
+                What::Ip
             }
-            Ok(Frame::Arp(_)) => Sight::Arp,
-            Ok(Frame::Other(_)) => Sight::Other,
-            Err(error) => Sight::Unreadable(link, error),
-        }
+            Ok(Kind::Arp) => What::Arp,
+            Ok(Kind::Other) => What::Other,
+            Err(error) => What::Unreadable(link, error),
+        };
     }
 
     /// Judges a frame that was [looked at](Self::look) under the same policy, as [`Self::judge`]
@@ -302,22 +322,23 @@ impl Judge {
         sink: Sink<'_>,
     ) {
         self.advance(frame.time, sink);
-        match sight {
-            Sight::Ip(headers, route) if route.sides.is_empty() => {
+        let Sight { what, headers, route } = sight;
+        match what {
+            What::Ip if route.sides.is_empty() => {
                 self.skip(frame, Some(headers), None, SkipReason::NotOurs, sink);
             }
-            Sight::Ip(headers, route) => {
+            What::Ip => {
                 self.judge_sides(frame, headers, route, probe, sink);
                 self.release(sink);
             }
-            Sight::Arp => {
+            What::Arp => {
                 self.whole_frame(frame, None, Verdict::pass(PassReason::Arp), None, sink);
             }
-            Sight::Other => {
+            What::Other => {
                 self.whole_frame(frame, None, Verdict::drop(DropReason::NotIp), None, sink);
             }
-            Sight::Unreadable(link, error) => self.unreadable(frame, *link, *error, sink),
-            Sight::UnknownLinkType => {
+            What::Unreadable(link, error) => self.unreadable(frame, *link, *error, sink),
+            What::UnknownLinkType => {
                 self.skip(frame, None, None, SkipReason::UnknownLinkType, sink);
             }
         }
@@ -342,8 +363,8 @@ impl Judge {
     #[inline]
     #[must_use]
     pub fn probe_of(&self, sight: &Sight) -> Probe {
-        match sight {
-            Sight::Ip(headers, route) => self.probe(headers, route),
+        match sight.what {
+            What::Ip => self.probe(&sight.headers, &sight.route),
             _ => Probe::NOTHING,
         }
     }

@@ -18,7 +18,6 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use ahash::AHasher;
-use ipnet::IpNet;
 
 pub use self::interface::{CompiledInterface, CompiledRoute, Service};
 use self::interface::{Link, SubnetContext};
@@ -26,7 +25,6 @@ use self::rules::Catalogue;
 pub use self::rules::{
     AclMatch, AclRules, AclSet, GroupMatch, GroupRules, RuleId, RuleInfo, RuleKind, RuleSet,
 };
-use crate::matcher::prefixes::PrefixMap;
 use crate::model::{Compat, Exempt, Policy};
 
 /// Which policy a match came from; the caller counts it up at each reload.
@@ -52,9 +50,9 @@ pub struct CompiledPolicy {
     /// Public address to interface and the private address that it stands for.
     by_public: PacketMap<IpAddr, (usize, IpAddr)>,
     smallest_mtu: u16,
-    /// Address to index into `owners`, whose first element is "nobody".
-    by_address: PrefixMap,
-    owners: Vec<Vec<usize>>,
+    /// The interfaces that have a private address, by family.
+    owners_v4: PacketMap<u32, Vec<usize>>,
+    owners_v6: PacketMap<u128, Vec<usize>>,
 }
 
 impl CompiledPolicy {
@@ -111,7 +109,8 @@ impl CompiledPolicy {
         let mut by_id = HashMap::with_capacity(interfaces.len());
         let mut by_mac = PacketMap::default();
         let mut by_public = PacketMap::default();
-        let mut owners: HashMap<IpAddr, Vec<usize>> = HashMap::new();
+        let mut owners_v4: PacketMap<u32, Vec<usize>> = PacketMap::default();
+        let mut owners_v6: PacketMap<u128, Vec<usize>> = PacketMap::default();
         for (index, interface) in interfaces.iter().enumerate() {
             by_id.entry(interface.id.clone()).or_insert(index);
             if let Some(mac) = interface.mac {
@@ -121,17 +120,14 @@ impl CompiledPolicy {
                 by_public.entry(public).or_insert((index, private));
             }
             for &address in &interface.addresses {
-                let owners = owners.entry(address).or_default();
+                let owners = match address {
+                    IpAddr::V4(v4) => owners_v4.entry(v4.to_bits()).or_default(),
+                    IpAddr::V6(v6) => owners_v6.entry(v6.to_bits()).or_default(),
+                };
                 if owners.last() != Some(&index) {
                     owners.push(index);
                 }
             }
-        }
-        let mut lists = vec![Vec::new()];
-        let mut prefixes = Vec::with_capacity(owners.len());
-        for (address, owners) in owners {
-            prefixes.push((IpNet::from(address), lists.len() as u32));
-            lists.push(owners);
         }
         CompiledPolicy {
             generation,
@@ -145,8 +141,8 @@ impl CompiledPolicy {
             by_id,
             by_mac,
             by_public,
-            by_address: PrefixMap::from_prefixes(&prefixes, 0),
-            owners: lists,
+            owners_v4,
+            owners_v6,
         }
     }
 
@@ -225,7 +221,11 @@ impl CompiledPolicy {
     #[inline]
     #[must_use]
     pub fn interfaces_of(&self, addr: &IpAddr) -> &[usize] {
-        self.owners.get(self.by_address.get(addr) as usize).map_or(&[], Vec::as_slice)
+        let owners = match addr {
+            IpAddr::V4(v4) => self.owners_v4.get(&v4.to_bits()),
+            IpAddr::V6(v6) => self.owners_v6.get(&v6.to_bits()),
+        };
+        owners.map_or(&[], Vec::as_slice)
     }
 
     /// What a rule is. Ids come from this policy's matches; one of another generation may be

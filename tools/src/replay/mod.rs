@@ -99,16 +99,22 @@ struct Part {
 /// the misses of the processor's cache then wait for each other no more.
 #[derive(Default)]
 struct Ahead {
+    /// Of the present frames, and perhaps of some before.
     sights: Vec<Sight>,
     probes: Vec<Probe>,
 }
 
 impl Ahead {
     fn look<'f>(&mut self, judge: &Judge, frames: impl Iterator<Item = FrameInput<'f>>) {
-        self.sights.clear();
-        self.sights.extend(frames.map(|frame| judge.look(&frame)));
         self.probes.clear();
-        self.probes.extend(self.sights.iter().map(|sight| judge.probe_of(sight)));
+        for (frame, at) in frames.zip(0..) {
+            if self.sights.len() <= at {
+                self.sights.push(Sight::NOTHING);
+            }
+            let sight = &mut self.sights[at];
+            judge.look(&frame, sight);
+            self.probes.push(judge.probe_of(sight));
+        }
         judge.locate(&mut self.probes);
     }
 
