@@ -5,6 +5,8 @@
 //! reassembly holds is kept here until its verdict is known, so events come in the order of the
 //! decisions, which is the order of the frames but for those.
 
+mod sight;
+
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -13,8 +15,8 @@ use std::sync::Arc;
 
 use sgwall_conntrack::Probe;
 use sgwall_packet::{
-    Direction, Frame, Headers, Kind, LinkInfo, LinkType, ParseError, Readdress, Timestamp,
-    Transport, addresses, fragment_ipv4, parse, parse_into, too_big,
+    Direction, Frame, Headers, LinkInfo, LinkType, ParseError, Readdress, Timestamp, Transport,
+    addresses, fragment_ipv4, parse, too_big,
 };
 
 use sgwall_rules::compile::{CompiledPolicy, RuleInfo};
@@ -24,6 +26,9 @@ use crate::clock::Clock;
 use crate::counters::Tally;
 use crate::pipeline::{PacketContext, Pipeline, TrackedFlow};
 use crate::verdict::{DropReason, Outcome, PassReason, SkipReason, Verdict};
+
+pub use self::sight::Sight;
+use self::sight::What;
 
 /// One frame of a capture or a device.
 #[derive(Clone, Copy, Debug)]
@@ -83,35 +88,6 @@ pub struct Route {
     /// Of a frame that segmentation offload will cut: bytes of the IP packet that its largest
     /// segment is.
     pub segment: Option<u32>,
-}
-
-/// A frame that was looked at: what it is and which way it goes. Made to be used again, because
-/// headers that are moved cost more than reading them.
-#[derive(Clone, Copy, Debug)]
-pub struct Sight {
-    what: What,
-    /// If it is an IP packet.
-    headers: Headers,
-    route: Route,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum What {
-    Ip,
-    Arp,
-    /// Something else that is no IP.
-    Other,
-    Unreadable(LinkType, ParseError),
-    UnknownLinkType,
-}
-
-impl Sight {
-    /// That of a frame of no link type.
-    pub const NOTHING: Sight = Sight {
-        what: What::UnknownLinkType,
-        headers: Headers::NONE,
-        route: Route { sides: Sides { egress: None, ingress: None, origin: None }, segment: None },
-    };
 }
 
 /// What the router makes of a packet that does not fit its path (SEMANTICS section 12).
@@ -290,28 +266,6 @@ impl Judge {
         self.judge_seen(frame, &sight, None, sink);
     }
 
-    /// Finds out what a frame is and which way it goes, under the policy in force: no state is asked.
-    #[inline]
-    pub fn look(&self, frame: &FrameInput<'_>, sight: &mut Sight) {
-        let Some(link) = frame.link else {
-            sight.what = What::UnknownLinkType;
-            return;
-        };
-        sight.what = match parse_into(link, frame.data, frame.wire_len as usize, &mut sight.headers)
-        {
-            Ok(Kind::Ip) => {
-                let (policy, headers) = (self.pipeline.policy(), &sight.headers);
-                let ends = (headers.src, headers.dst);
-                sight.route.sides =
-                    self.attribution.sides(policy, &headers.link, ends, frame.recorded);
-                What::Ip
-            }
-            Ok(Kind::Arp) => What::Arp,
-            Ok(Kind::Other) => What::Other,
-            Err(error) => What::Unreadable(link, error),
-        };
-    }
-
     /// Judges a frame that was [looked at](Self::look) under the same policy, as [`Self::judge`]
     /// does. `probe` is what [`Self::locate`] has found of its flow, if it was asked.
     pub fn judge_seen(
@@ -360,16 +314,6 @@ impl Judge {
     }
 
     /// The flow of a packet on the side that judges it first, to be looked up by [`Self::locate`].
-    #[inline]
-    #[must_use]
-    pub fn probe_of(&self, sight: &Sight) -> Probe {
-        match sight.what {
-            What::Ip => self.probe(&sight.headers, &sight.route),
-            _ => Probe::NOTHING,
-        }
-    }
-
-    /// The same, of a packet whose headers and way are known.
     #[inline]
     #[must_use]
     pub fn probe(&self, headers: &Headers, route: &Route) -> Probe {

@@ -469,74 +469,79 @@ fn work(
 
 impl Part {
     fn judge_task(&mut self, task: &Task, me: u16, orders: Orders) -> Findings {
+        let Part { judge, sums, ahead } = self;
+        let policy = Arc::clone(judge.pipeline().policy());
         let mut found = Findings::default();
-        let policy = Arc::clone(self.judge.pipeline().policy());
         // As many as make about as many of this worker's as one alone looks at.
         let together = TOGETHER * orders.workers;
         for (ways, start) in task.ways.chunks(together).zip((0..).step_by(together)) {
             let mine = ways.iter().zip(start..).filter(|(way, _)| way.worker == me);
-            let mine = mine.filter_map(|(_, at)| task.frame(at));
-            self.ahead.look(&self.judge, mine);
+            ahead.look(judge, mine.filter_map(|(_, at)| task.frame(at)));
             let mut seen = 0;
             for (way, at) in ways.iter().zip(start..) {
                 let is_mine = way.worker == me;
-                if is_mine || self.judge.is_holding() {
-                    let seen = is_mine.then_some(seen);
-                    self.judge_frame(task, at, *way, seen, orders, &policy, &mut found);
+                if !is_mine && !judge.is_holding() {
+                    continue;
                 }
-                seen += usize::from(is_mine);
+                let Some(input) = task.frame(at) else { continue };
+                let frame = task.first + at as u64;
+                judge.set_clock(way.clock);
+                let mut sink = |event: Event<'_>| {
+                    sums.add(&event, frame);
+                    let now = way.clock.now();
+                    let at =
+                        (event.emitted.is_none() && event.frame.token == input.token).then_some(at);
+                    found.note(&event, (frame, now), at, (&policy, &task.capture), orders);
+                };
+                match is_mine {
+                    true => {
+                        if let Some((sight, probe)) = ahead.get(seen) {
+                            judge.judge_seen(input, sight, Some(probe), &mut sink);
+                        }
+                        seen += 1;
+                    }
+                    false => judge.advance(way.clock.now(), &mut sink),
+                }
+                let pipeline = judge.pipeline();
+                found.flows = found.flows.max(pipeline.connections().len());
+                found.datagrams = found.datagrams.max(pipeline.datagrams());
             }
         }
-        found.is_doubtful = self.sums.is_doubtful(orders.by_pairs);
+        found.is_doubtful = sums.is_doubtful(orders.by_pairs);
         found
     }
+}
 
-    /// Judges a frame that was looked at as the one of number `seen`, or only lets its time pass.
-    #[allow(clippy::too_many_arguments)]
+impl Findings {
+    /// Notes an event that came with a frame at a time. `at`: the packet of the task that has its
+    /// bytes, if one does.
     #[inline]
-    fn judge_frame(
+    fn note(
         &mut self,
-        task: &Task,
-        at: usize,
-        way: Way,
-        seen: Option<usize>,
+        event: &Event<'_>,
+        (frame, now): (u64, Timestamp),
+        at: Option<usize>,
+        (policy, capture): (&CompiledPolicy, &str),
         orders: Orders,
-        policy: &CompiledPolicy,
-        found: &mut Findings,
     ) {
-        let Part { judge, sums, ahead } = self;
-        let Some(input) = task.frame(at) else { return };
-        let (frame, now) = (task.first + at as u64, way.clock.now());
-        judge.set_clock(way.clock);
-        let mut sink = |event: Event<'_>| {
-            sums.add(&event, frame);
-            let place = Place::of(&event, frame);
-            if !place.is_own && found.orphans.last() != Some(&frame) {
-                found.orphans.push(frame);
-            }
-            if let (Some(Emitted::Answer), Some((interface, _))) = (event.emitted, event.side) {
-                found.answers.push((frame, interface, now));
-            }
-            if orders.form.output != Output::Summary {
-                // Memory takes all that is written.
-                let _ = orders.form.print(&mut found.text, policy, &event, &task.capture);
-            }
-            if orders.keep {
-                let is_captured = event.emitted.is_none() && event.frame.token == input.token;
-                found.kept.push(Kept::of(&event, is_captured.then_some(at)));
-            }
-            if orders.keep || orders.form.output != Output::Summary {
-                let (text, kept) = (found.text.len(), found.kept.len());
-                found.marks.push(Mark { place, text, kept });
-            }
-        };
-        match seen.and_then(|seen| ahead.get(seen)) {
-            Some((sight, probe)) => judge.judge_seen(input, sight, Some(probe), &mut sink),
-            None => judge.advance(now, &mut sink),
+        let place = Place::of(event, frame);
+        if !place.is_own && self.orphans.last() != Some(&frame) {
+            self.orphans.push(frame);
         }
-        let pipeline = judge.pipeline();
-        found.flows = found.flows.max(pipeline.connections().len());
-        found.datagrams = found.datagrams.max(pipeline.datagrams());
+        if let (Some(Emitted::Answer), Some((interface, _))) = (event.emitted, event.side) {
+            self.answers.push((frame, interface, now));
+        }
+        let prints = orders.form.output != Output::Summary;
+        if prints {
+            // Memory takes all that is written.
+            let _ = orders.form.print(&mut self.text, policy, event, capture);
+        }
+        if orders.keep {
+            self.kept.push(Kept::of(event, at));
+        }
+        if orders.keep || prints {
+            self.marks.push(Mark { place, text: self.text.len(), kept: self.kept.len() });
+        }
     }
 }
 
