@@ -121,6 +121,10 @@ impl Attribution {
         src: IpAddr,
         dst: IpAddr,
     ) -> Sides {
+        if policy.has_private_addresses_alone() {
+            let egress = self.owner(policy, &src).map(Side::of);
+            return Sides { egress, ingress: self.owner(policy, &dst).map(Side::of), origin: None };
+        }
         let by_mac = |mac: Option<[u8; 6]>| policy.interface_by_mac(mac?);
         let from_mac = by_mac(link.mac.map(|macs| macs.src()));
         let to_mac = by_mac(link.mac.map(|macs| macs.dst()));
@@ -130,7 +134,7 @@ impl Attribution {
         let sender = from_mac.or(from_public.map(|(i, _)| i));
         let sender = match sender {
             Some(known) => Some(known).filter(|i| self.is_wanted(*i)),
-            None => self.owner(policy, src),
+            None => self.owner(policy, &src),
         };
         let egress = sender.map(|interface| {
             let private = from_public.filter(|(i, _)| *i == interface).map(|(_, private)| private);
@@ -139,7 +143,7 @@ impl Attribution {
         });
         let receiver = match to_mac.or(to_public.map(|(i, _)| i)) {
             Some(known) => Some(known).filter(|i| self.is_wanted(*i)),
-            None => self.owner(policy, dst),
+            None => self.owner(policy, &dst),
         };
         let Some((public_owner, private)) = to_public else {
             return Sides { egress, ingress: receiver.map(Side::of), origin: from_mac };
@@ -175,12 +179,12 @@ impl Attribution {
         self.only.as_ref().is_none_or(|only| only.contains(&interface))
     }
 
-    fn owner(&self, policy: &CompiledPolicy, addr: IpAddr) -> Option<usize> {
-        policy.interfaces_of(&addr).iter().copied().find(|i| self.is_wanted(*i)).or_else(|| {
-            match self.only.as_deref() {
-                Some([one]) if self.stands_for(addr) => Some(*one),
-                _ => None,
-            }
+    #[inline]
+    fn owner(&self, policy: &CompiledPolicy, addr: &IpAddr) -> Option<usize> {
+        let own = policy.interfaces_of(addr).iter().copied().find(|i| self.is_wanted(*i));
+        own.or_else(|| match self.only.as_deref() {
+            Some([one]) if self.stands_for(*addr) => Some(*one),
+            _ => None,
         })
     }
 

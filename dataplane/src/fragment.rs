@@ -26,7 +26,7 @@ const DECIDED: Duration = Duration::from_secs(30);
 const WAITING: Duration = Duration::from_secs(2);
 /// Datagrams known at once. At the cap a new one is dropped and those known go on (`drop-new`): to
 /// make room by forgetting one would let a sender of beginnings break everyone's datagrams.
-const MAX_DATAGRAMS: usize = 4096;
+pub const MAX_DATAGRAMS: usize = 4096;
 /// Fragments held of one datagram, and their bytes.
 const MAX_HELD: usize = 16;
 const MAX_HELD_BYTES: u64 = 64 * 1024;
@@ -141,6 +141,11 @@ impl FragmentTable {
             due: BTreeSet::new(),
             settled: Vec::new(),
         }
+    }
+
+    /// Datagrams known; those that are due may be among them.
+    pub(crate) fn len(&self) -> usize {
+        self.datagrams.len()
     }
 
     /// Whether any held fragment's verdict has become known since they were last taken.

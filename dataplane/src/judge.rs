@@ -5,6 +5,8 @@
 //! reassembly holds is kept here until its verdict is known, so events come in the order of the
 //! decisions, which is the order of the frames but for those.
 
+mod sight;
+
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -20,10 +22,14 @@ use sgwall_packet::{
 use sgwall_rules::compile::{CompiledPolicy, RuleInfo};
 
 use crate::attribution::{Attribution, Side, Sides};
+use crate::clock::Clock;
 use crate::counters::Tally;
 use crate::names::Names;
 use crate::pipeline::{PacketContext, Pipeline, TrackedFlow};
 use crate::verdict::{DropReason, Outcome, PassReason, SkipReason, Verdict};
+
+pub use self::sight::Sight;
+use self::sight::What;
 
 /// One frame of a capture or a device.
 #[derive(Clone, Copy, Debug)]
@@ -132,6 +138,7 @@ pub struct Judge {
     /// Whether frames larger than their interface's MTU are taken for super-frames.
     offload: bool,
     super_frames: u64,
+    clock: Clock,
 }
 
 /// A frame that waits for its datagram's first fragment.
@@ -159,6 +166,7 @@ impl Judge {
             unjudged: Unjudged::default(),
             offload: false,
             super_frames: 0,
+            clock: Clock::default(),
         }
     }
 
@@ -180,6 +188,25 @@ impl Judge {
     #[must_use]
     pub fn super_frames(&self) -> u64 {
         self.super_frames
+    }
+
+    /// What time it is, by the frames and [`Self::advance`].
+    #[must_use]
+    pub fn clock(&self) -> Clock {
+        self.clock
+    }
+
+    /// Sets the clock to that of a whole of which this judge sees a part; what is due is done with
+    /// the next frame.
+    pub fn set_clock(&mut self, clock: Clock) {
+        self.clock = clock;
+    }
+
+    /// Whether frames are held until their datagram's first fragment comes.
+    #[inline]
+    #[must_use]
+    pub fn is_holding(&self) -> bool {
+        !self.held.is_empty()
     }
 
     /// The pipeline.
@@ -246,28 +273,40 @@ impl Judge {
 
     /// Judges one frame. Held frames that its time or content settles come first.
     pub fn judge(&mut self, frame: FrameInput<'_>, sink: Sink<'_>) {
+        let mut sight = Sight::NOTHING;
+        self.look(&frame, &mut sight);
+        self.judge_seen(frame, &sight, None, sink);
+    }
+
+    /// Judges a frame that was [looked at](Self::look) under the same policy, as [`Self::judge`]
+    /// does. `probe` is what [`Self::locate`] has found of its flow, if it was asked.
+    pub fn judge_seen(
+        &mut self,
+        frame: FrameInput<'_>,
+        sight: &Sight,
+        probe: Option<&Probe>,
+        sink: Sink<'_>,
+    ) {
         self.advance(frame.time, sink);
-        let Some(link) = frame.link else {
-            return self.skip(frame, None, None, SkipReason::UnknownLinkType, sink);
-        };
-        match parse(link, frame.data, frame.wire_len as usize) {
-            Ok(Frame::Ip(headers)) => {
-                let policy = self.pipeline.policy();
-                let ends = (headers.src, headers.dst);
-                let sides = self.attribution.sides(policy, &headers.link, ends, frame.recorded);
-                if sides.is_empty() {
-                    return self.skip(frame, Some(&headers), None, SkipReason::NotOurs, sink);
-                }
-                self.judge_sides(frame, &headers, &Route { sides, segment: None }, None, sink);
+        let Sight { what, headers, route } = sight;
+        match what {
+            What::Ip if route.sides.is_empty() => {
+                self.skip(frame, Some(headers), None, SkipReason::NotOurs, sink);
+            }
+            What::Ip => {
+                self.judge_sides(frame, headers, route, probe, sink);
                 self.release(sink);
             }
-            Ok(Frame::Arp(_)) => {
+            What::Arp => {
                 self.whole_frame(frame, None, Verdict::pass(PassReason::Arp), None, sink);
             }
-            Ok(Frame::Other(_)) => {
+            What::Other => {
                 self.whole_frame(frame, None, Verdict::drop(DropReason::NotIp), None, sink);
             }
-            Err(error) => self.unreadable(frame, link, error, sink),
+            What::Unreadable(link, error) => self.unreadable(frame, *link, *error, sink),
+            What::UnknownLinkType => {
+                self.skip(frame, None, None, SkipReason::UnknownLinkType, sink);
+            }
         }
     }
 
@@ -358,6 +397,7 @@ impl Judge {
     /// Lets time pass, once a batch; held frames whose wait is over are told of. See
     /// [`Pipeline::advance`].
     pub fn advance(&mut self, now: Timestamp, sink: Sink<'_>) {
+        let now = self.clock.advance(now);
         self.pipeline.advance(now);
         self.release(sink);
     }
@@ -448,7 +488,7 @@ impl Judge {
         PacketContext {
             interface,
             direction,
-            now: frame.time,
+            now: self.clock.at(frame.time),
             headers,
             frame: data,
             own_address: self.attribution.is_own(self.pipeline.policy(), interface, ours),
@@ -494,11 +534,12 @@ impl Judge {
             return;
         }
         // Asked first: under a flood, answers that may not be given are not made either.
-        if !self.pipeline.would_answer(interface, frame.time) {
+        let now = self.clock.at(frame.time);
+        if !self.pipeline.would_answer(interface, now) {
             return;
         }
         let Some(answer) = self.answer(frame.data, headers, interface, mtu.get()) else { return };
-        if self.pipeline.may_answer(interface, frame.time) {
+        if self.pipeline.may_answer(interface, now) {
             self.emit_one(frame, &answer, (interface, Direction::Ingress), None, sink);
         }
     }

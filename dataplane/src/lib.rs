@@ -13,7 +13,7 @@
 //! 8. [`flow_log`]: what is written down of it, a record for each flow and window.
 //!
 //! [`judge`] puts them together for whoever has whole frames: it parses, finds the interfaces
-//! concerned, judges on each side and keeps what virtual reassembly holds. [`explain`] walks the
+//! concerned, judges on each side and keeps what virtual reassembly holds; [`clock`] is its time. [`explain`] walks the
 //! same way without changing anything and tells what each stage saw; [`black_hole`] finds where
 //! path-MTU discovery does not work. [`neighbour`] checks what ARP and neighbour discovery claim, for
 //! whoever sits between an instance and its network.
@@ -24,6 +24,7 @@
 
 pub mod attribution;
 pub mod black_hole;
+pub mod clock;
 pub mod counters;
 pub mod exempt;
 pub mod explain;
@@ -38,9 +39,10 @@ pub mod verdict;
 
 pub use attribution::{Attribution, Side, Sides};
 pub use black_hole::{BlackHole, Teller};
+pub use clock::Clock;
 pub use counters::Counters;
 pub use explain::Explanation;
-pub use judge::{Emitted, Event, FrameInput, Judge, Judgement, Route, Sink};
+pub use judge::{Emitted, Event, FrameInput, Judge, Judgement, Route, Sight, Sink};
 pub use names::Names;
 pub use pipeline::{Config, PacketContext, Pipeline, Released, TrackedFlow};
 pub use verdict::{

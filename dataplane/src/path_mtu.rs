@@ -101,7 +101,7 @@ const fn class_mtu(compat: Compat, target: RouteTarget) -> u16 {
 /// Answers that a router gives, limited to 100 a second with bursts of 100 (SEMANTICS 12.8), as
 /// the generic cell rate algorithm does it (ITU-T I.371): no timer, one number.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct RateLimit {
+pub struct RateLimit {
     /// When the next answer would come at an even rate.
     due: Option<Timestamp>,
 }
@@ -111,7 +111,7 @@ const BURST: Duration = Duration::from_millis(990);
 
 impl RateLimit {
     /// Whether one more answer may be given at `now`; counts it if so.
-    pub(crate) fn allow(&mut self, now: Timestamp) -> bool {
+    pub fn allow(&mut self, now: Timestamp) -> bool {
         let due = self.due.filter(|due| *due > now).unwrap_or(now);
         let allowed = due.since(now) <= BURST;
         if allowed {

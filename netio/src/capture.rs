@@ -16,6 +16,7 @@ mod writer;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
+use std::ops::Range;
 use std::path::Path;
 
 use sgwall_packet::{Direction, LinkType, Timestamp};
@@ -40,6 +41,58 @@ pub struct Packet<'a> {
     pub link: LinkKind,
     /// Which way the packet went, as seen from the capturing host, if the capture says.
     pub direction: Option<Direction>,
+}
+
+/// A packet, whose bytes lie at `data` of a buffer.
+#[derive(Clone, Debug)]
+struct Located {
+    data: Range<usize>,
+    wire_len: u32,
+    time: Timestamp,
+    decimals: u8,
+    link: LinkKind,
+    direction: Option<Direction>,
+}
+
+impl Located {
+    fn packet<'a>(&self, data: &'a [u8]) -> Packet<'a> {
+        let Located { wire_len, time, decimals, link, direction, .. } = *self;
+        Packet { data, wire_len, time, decimals, link, direction }
+    }
+}
+
+/// Packets that were read together, for whoever hands them to other threads: the bytes lie where
+/// they were read.
+#[derive(Debug, Default)]
+pub struct Batch {
+    bytes: Vec<u8>,
+    packets: Vec<Located>,
+}
+
+impl Batch {
+    /// How many packets it has.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.packets.len()
+    }
+
+    /// Whether it has none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.packets.is_empty()
+    }
+
+    /// The packet of a number, from 0.
+    #[must_use]
+    pub fn get(&self, number: usize) -> Option<Packet<'_>> {
+        let located = self.packets.get(number)?;
+        Some(located.packet(self.bytes.get(located.data.clone()).unwrap_or_default()))
+    }
+
+    /// All of them, in the order of the capture.
+    pub fn iter(&self) -> impl Iterator<Item = Packet<'_>> {
+        (0..self.len()).filter_map(|number| self.get(number))
+    }
 }
 
 /// A `LINKTYPE_` value.
@@ -112,6 +165,8 @@ pub struct Reader<'a> {
     input: Input<'a>,
     format: Format,
     failed: bool,
+    /// What is wrong behind the packets that were given out.
+    pending: Option<CaptureError>,
 }
 
 enum Format {
@@ -140,7 +195,7 @@ impl<'a> Reader<'a> {
                 None => return Err(input.not_a_capture()),
             }
         };
-        Ok(Reader { input, format, failed: false })
+        Ok(Reader { input, format, failed: false, pending: None })
     }
 
     /// The name it was opened with.
@@ -160,6 +215,40 @@ impl<'a> Reader<'a> {
     /// # Errors
     /// Once, where the file is damaged, cut off or unreadable; then the capture has ended.
     pub fn next_packet(&mut self) -> Result<Option<Packet<'_>>, CaptureError> {
+        let next = self.next_located()?;
+        Ok(next.map(|packet| packet.packet(self.input.bytes(packet.data.clone()))))
+    }
+
+    /// Replaces what `batch` holds by the next packets, about `bytes` bytes of them; by none at the
+    /// end of the capture.
+    ///
+    /// # Errors
+    /// As [`Self::next_packet`], once the packets before the damage have been given out.
+    pub fn next_batch(&mut self, batch: &mut Batch, bytes: usize) -> Result<(), CaptureError> {
+        batch.packets.clear();
+        if let Some(error) = self.pending.take() {
+            return Err(error);
+        }
+        self.input.begin_batch(bytes);
+        let end = loop {
+            match self.next_located() {
+                Ok(Some(packet)) => batch.packets.push(packet),
+                end => break end.map(|_| ()),
+            }
+            if self.input.is_batch_over() {
+                break Ok(());
+            }
+        };
+        self.input.end_batch(&mut batch.bytes);
+        match end {
+            Err(error) if !batch.is_empty() => self.pending = Some(error),
+            end => return end,
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn next_located(&mut self) -> Result<Option<Located>, CaptureError> {
         if self.failed {
             return Ok(None);
         }

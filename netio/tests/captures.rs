@@ -3,7 +3,9 @@
 use std::io::Write;
 
 use proptest::prelude::*;
-use sgwall_netio::capture::{CaptureError, LinkKind, OutPacket, Packet, Reader, Writer, is_magic};
+use sgwall_netio::capture::{
+    Batch, CaptureError, LinkKind, OutPacket, Packet, Reader, Writer, is_magic,
+};
 use sgwall_packet::{Direction, Timestamp};
 
 /// A packet as tests compare it.
@@ -30,8 +32,42 @@ impl From<Packet<'_>> for Got {
     }
 }
 
-/// Every packet, and how it ended.
+/// Every packet, and how it ended; the same whether they are read one by one or in batches.
 fn read(bytes: &[u8]) -> (Vec<Got>, Option<CaptureError>) {
+    let (packets, error) = read_singly(bytes);
+    for batch_bytes in [1, 100, 1 << 20] {
+        let (same, end) = read_batches(bytes, batch_bytes);
+        assert_eq!(packets, same, "in batches of {batch_bytes} bytes");
+        let text = |error: &Option<CaptureError>| error.as_ref().map(ToString::to_string);
+        assert_eq!(text(&error), text(&end), "in batches of {batch_bytes} bytes");
+    }
+    (packets, error)
+}
+
+fn read_batches(bytes: &[u8], batch_bytes: usize) -> (Vec<Got>, Option<CaptureError>) {
+    let mut reader = match Reader::new(bytes, "test") {
+        Ok(reader) => reader,
+        Err(error) => return (Vec::new(), Some(error)),
+    };
+    let (mut packets, mut batches) = (Vec::new(), [Batch::default(), Batch::default()]);
+    loop {
+        let end = reader.next_batch(&mut batches[0], batch_bytes);
+        packets.extend(batches[0].iter().map(Got::from));
+        match end {
+            Ok(()) if batches[0].is_empty() => return (packets, None),
+            Ok(()) => {}
+            Err(error) => {
+                assert!(batches[0].is_empty(), "what was read came before");
+                assert!(matches!(reader.next_packet(), Ok(None)), "after an error comes the end");
+                return (packets, Some(error));
+            }
+        }
+        // A reader works with whatever batch comes back to it.
+        batches.swap(0, 1);
+    }
+}
+
+fn read_singly(bytes: &[u8]) -> (Vec<Got>, Option<CaptureError>) {
     let mut reader = match Reader::new(bytes, "test") {
         Ok(reader) => reader,
         Err(error) => return (Vec::new(), Some(error)),

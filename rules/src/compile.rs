@@ -15,10 +15,11 @@ mod rules;
 mod table;
 
 use std::collections::HashMap;
+use std::hash::BuildHasherDefault;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use ipnet::IpNet;
+use ahash::AHasher;
 
 pub use self::interface::{CompiledInterface, CompiledRoute, Service};
 use self::interface::{Link, SubnetContext};
@@ -26,12 +27,15 @@ pub use self::rules::{AclMatch, AclRules, AclSet, GroupMatch, GroupRules, RuleSe
 use self::rules::{Catalogue, Peers};
 use self::table::RuleTable;
 pub use self::table::{RuleId, RuleInfo, RuleKind};
-use crate::matcher::prefixes::PrefixMap;
 use crate::model::{Compat, Exempt, Policy};
 
 /// Which policy a match came from; the caller counts it up at each reload.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Generation(pub u32);
+
+/// A map that is asked for every packet. Its keys are the policy's, which no sender chooses, so
+/// neither speed nor a seed is given up for hash flooding.
+type PacketMap<K, V> = HashMap<K, V, BuildHasherDefault<AHasher>>;
 
 /// A compiled policy.
 #[derive(Debug)]
@@ -45,13 +49,13 @@ pub struct CompiledPolicy {
     peers: Peers,
     interfaces: Vec<CompiledInterface>,
     by_id: HashMap<String, usize>,
-    by_mac: HashMap<[u8; 6], usize>,
+    by_mac: PacketMap<[u8; 6], usize>,
     /// Public address to interface and the private address that it stands for.
-    by_public: HashMap<IpAddr, (usize, IpAddr)>,
+    by_public: PacketMap<IpAddr, (usize, IpAddr)>,
     smallest_mtu: u16,
-    /// Address to index into `owners`, whose first element is "nobody".
-    by_address: PrefixMap,
-    owners: Vec<Vec<usize>>,
+    /// The interfaces that have a private address, by family.
+    owners_v4: PacketMap<u32, Vec<usize>>,
+    owners_v6: PacketMap<u128, Vec<usize>>,
 }
 
 impl CompiledPolicy {
@@ -122,9 +126,10 @@ impl CompiledPolicy {
         }
 
         let mut by_id = HashMap::with_capacity(interfaces.len());
-        let mut by_mac = HashMap::new();
-        let mut by_public = HashMap::new();
-        let mut owners: HashMap<IpAddr, Vec<usize>> = HashMap::new();
+        let mut by_mac = PacketMap::default();
+        let mut by_public = PacketMap::default();
+        let mut owners_v4: PacketMap<u32, Vec<usize>> = PacketMap::default();
+        let mut owners_v6: PacketMap<u128, Vec<usize>> = PacketMap::default();
         for (index, interface) in interfaces.iter().enumerate() {
             by_id.entry(interface.id.clone()).or_insert(index);
             if let Some(mac) = interface.mac {
@@ -134,17 +139,14 @@ impl CompiledPolicy {
                 by_public.entry(public).or_insert((index, private));
             }
             for &address in &interface.addresses {
-                let owners = owners.entry(address).or_default();
+                let owners = match address {
+                    IpAddr::V4(v4) => owners_v4.entry(v4.to_bits()).or_default(),
+                    IpAddr::V6(v6) => owners_v6.entry(v6.to_bits()).or_default(),
+                };
                 if owners.last() != Some(&index) {
                     owners.push(index);
                 }
             }
-        }
-        let mut lists = vec![Vec::new()];
-        let mut prefixes = Vec::with_capacity(owners.len());
-        for (address, owners) in owners {
-            prefixes.push((IpNet::from(address), lists.len() as u32));
-            lists.push(owners);
         }
         CompiledPolicy {
             generation,
@@ -159,8 +161,8 @@ impl CompiledPolicy {
             by_id,
             by_mac,
             by_public,
-            by_address: PrefixMap::from_prefixes(&prefixes, 0),
-            owners: lists,
+            owners_v4,
+            owners_v6,
         }
     }
 
@@ -214,6 +216,13 @@ impl CompiledPolicy {
         self.by_id.get(id).copied()
     }
 
+    /// Whether nothing but private addresses tells which interface a packet concerns.
+    #[inline]
+    #[must_use]
+    pub fn has_private_addresses_alone(&self) -> bool {
+        self.by_mac.is_empty() && self.by_public.is_empty()
+    }
+
     /// The index of the interface with this MAC address.
     #[must_use]
     pub fn interface_by_mac(&self, mac: [u8; 6]) -> Option<usize> {
@@ -232,7 +241,11 @@ impl CompiledPolicy {
     #[inline]
     #[must_use]
     pub fn interfaces_of(&self, addr: &IpAddr) -> &[usize] {
-        self.owners.get(self.by_address.get(addr) as usize).map_or(&[], Vec::as_slice)
+        let owners = match addr {
+            IpAddr::V4(v4) => self.owners_v4.get(&v4.to_bits()),
+            IpAddr::V6(v6) => self.owners_v6.get(&v6.to_bits()),
+        };
+        owners.map_or(&[], Vec::as_slice)
     }
 
     /// What a rule is. Ids come from this policy's matches; one of another generation may be

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::replay::At;
+use crate::replay::{At, MAX_WORKERS};
 use crate::run::{AskArgs, CONTROL, FlowsArgs, RunArgs, TraceArgs};
 use ipnet::IpNet;
 use sgwall_dataplane::flow_log::{Format, Interval, InvalidInterval, Traffic};
@@ -128,6 +128,12 @@ pub(crate) struct ReplayArgs {
 
     #[command(flatten)]
     pub(crate) traffic: TrafficArgs,
+
+    /// Threads that judge, beside the one that reads. What comes out is the same to the byte,
+    /// whatever their number. Standard input and pipes are judged by one
+    #[arg(short = 'w', long, value_name = "N", default_value_t = 1)]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..=i64::from(MAX_WORKERS)))]
+    pub(crate) workers: u16,
 
     /// Print a line for each packet
     #[arg(long, conflicts_with = "json")]

@@ -103,6 +103,13 @@ impl Pipeline {
         self.end_flows(all, now, |flow| !flow.is_admitted(&policy))
     }
 
+    /// Fragmented datagrams in memory, of at most [`crate::fragment::MAX_DATAGRAMS`].
+    #[inline]
+    #[must_use]
+    pub fn datagrams(&self) -> usize {
+        self.state.fragments.len()
+    }
+
     fn interfaces_by_scope(&self) -> HashMap<Scope, usize> {
         self.state.tracking.iter().zip(0..).map(|((scope, _), index)| (*scope, index)).collect()
     }

@@ -1,6 +1,7 @@
 //! Bytes of a capture: decompressed, buffered, counted, and bounded.
 
 use std::io::{self, Chain, Cursor, ErrorKind, Read};
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -10,6 +11,9 @@ use super::error::CaptureError;
 pub(super) const MAX_RECORD: usize = 16 << 20;
 /// Bytes asked of the system at once.
 const CHUNK: usize = 256 << 10;
+/// Bytes that a batch leaves for the next, lest it wait for the end of one record: the longest
+/// frame of IP and its record's header.
+const TAIL: usize = 68 << 10;
 
 const GZIP: [u8; 2] = [0x1f, 0x8b];
 const ZSTD: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
@@ -32,6 +36,10 @@ pub(super) struct Input<'a> {
     /// Offset of `start` in the stream.
     offset: u64,
     at_end: bool,
+    /// Why there is no more, if it is not the end.
+    failure: Option<io::Error>,
+    /// What was taken stays in `buffer`, and up to where that is enough.
+    batch: Option<usize>,
 }
 
 impl<'a> Input<'a> {
@@ -62,6 +70,8 @@ impl<'a> Input<'a> {
             end: 0,
             offset: 0,
             at_end: false,
+            failure: None,
+            batch: None,
         })
     }
 
@@ -78,18 +88,62 @@ impl<'a> Input<'a> {
     pub(super) fn peek(&mut self, len: usize) -> Result<&[u8], CaptureError> {
         let len = len.min(MAX_RECORD);
         if self.end - self.start < len {
-            self.fill(len)?;
+            self.fill(len);
+            if self.end - self.start < len
+                && let Some(error) = self.failure.take()
+            {
+                return Err(self.read_error(error));
+            }
         }
         let have = (self.end - self.start).min(len);
         Ok(&self.buffer[self.start..self.start + have])
     }
 
-    /// Moves past `len` bytes that were peeked at, and gives them out.
-    pub(super) fn take(&mut self, len: usize) -> &[u8] {
+    /// Moves past `len` bytes that were peeked at, and says where [`Self::bytes`] finds them, until
+    /// more is read.
+    #[inline]
+    pub(super) fn take(&mut self, len: usize) -> Range<usize> {
         let from = self.start;
         self.start = self.end.min(from + len);
         self.offset += (self.start - from) as u64;
-        &self.buffer[from..self.start]
+        from..self.start
+    }
+
+    /// What is there to be taken without reading more.
+    #[inline]
+    pub(super) fn window(&self) -> &[u8] {
+        &self.buffer[self.start..self.end]
+    }
+
+    /// Bytes that were taken.
+    pub(super) fn bytes(&self, at: Range<usize>) -> &[u8] {
+        self.buffer.get(at).unwrap_or_default()
+    }
+
+    /// Keeps what is taken from here on until [`Self::end_batch`], and reads up to `len` bytes of it
+    /// at once.
+    pub(super) fn begin_batch(&mut self, len: usize) {
+        let len = len.max(2 * TAIL);
+        self.fill(1);
+        self.batch = Some(self.start + len - TAIL);
+        let wanted = self.start + len;
+        if self.buffer.len() < wanted {
+            self.buffer.resize(wanted, 0);
+        }
+    }
+
+    /// Whether a batch has enough, or there is no more without waiting for it.
+    pub(super) fn is_batch_over(&self) -> bool {
+        self.start == self.end || self.batch.is_some_and(|enough| self.start >= enough)
+    }
+
+    /// Ends a batch: its bytes, at the places where they were taken, change hands for `other`.
+    pub(super) fn end_batch(&mut self, other: &mut Vec<u8>) {
+        let rest = self.start..self.end;
+        other.resize(self.buffer.len().max(other.len()), 0);
+        other[..rest.len()].copy_from_slice(&self.buffer[rest.clone()]);
+        std::mem::swap(&mut self.buffer, other);
+        (self.start, self.end, self.batch) = (0, rest.len(), None);
     }
 
     /// The next `len` bytes of a record, of which `what` is its name.
@@ -106,22 +160,26 @@ impl<'a> Input<'a> {
         Ok(self.peek(1)?.is_empty())
     }
 
-    fn fill(&mut self, len: usize) -> Result<(), CaptureError> {
-        self.buffer.copy_within(self.start..self.end, 0);
-        self.end -= self.start;
-        self.start = 0;
-        if self.buffer.len() < len {
-            self.buffer.resize(len, 0);
+    /// Reads until the window has `len` bytes, or there is no more to be had. What the system says
+    /// to that is told when it matters.
+    fn fill(&mut self, len: usize) {
+        if self.batch.is_none() {
+            self.buffer.copy_within(self.start..self.end, 0);
+            self.end -= self.start;
+            self.start = 0;
         }
-        while self.end < len && !self.at_end {
+        let wanted = self.start + len;
+        if self.buffer.len() < wanted {
+            self.buffer.resize(wanted, 0);
+        }
+        while self.end < wanted && !self.at_end {
             match self.source.read(&mut self.buffer[self.end..]) {
                 Ok(0) => self.at_end = true,
                 Ok(n) => self.end += n,
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}
-                Err(e) => return Err(self.read_error(e)),
+                Err(e) => (self.at_end, self.failure) = (true, Some(e)),
             }
         }
-        Ok(())
     }
 
     fn read_error(&self, error: io::Error) -> CaptureError {

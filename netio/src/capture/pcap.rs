@@ -4,7 +4,7 @@ use sgwall_packet::Timestamp;
 
 use super::error::CaptureError;
 use super::input::{Input, MAX_RECORD};
-use super::{LinkKind, Packet};
+use super::{LinkKind, Located};
 
 /// What the file header says.
 #[derive(Clone, Copy, Debug)]
@@ -50,33 +50,61 @@ impl Format {
         Ok(self)
     }
 
-    pub(super) fn next_packet<'i>(
+    pub(super) fn next_packet(
         &self,
-        input: &'i mut Input<'_>,
-    ) -> Result<Option<Packet<'i>>, CaptureError> {
-        if input.is_at_end()? {
-            return Ok(None);
-        }
-        let header = input.record(self.record_header, "the header of a record")?;
-        let [seconds, fraction, captured, wire_len] =
-            [0, 4, 8, 12].map(|at| u32_at(header, at, self.big_endian));
-        let len = self.record_header.saturating_add(captured as usize);
-        if len > MAX_RECORD {
-            return Err(input
-                .damaged(format!("a record claims {captured} bytes, more than any packet has")));
-        }
-        input.record(len, "a record")?;
+        input: &mut Input<'_>,
+    ) -> Result<Option<Located>, CaptureError> {
+        let (header, len) = match self.record(input.window()) {
+            Some((header, len)) if len <= input.window().len().min(MAX_RECORD) => (header, len),
+            _ => match self.read_record(input)? {
+                Some(record) => record,
+                None => return Ok(None),
+            },
+        };
+        let [seconds, fraction, captured, wire_len] = header;
         let (unit, decimals) = self.unit;
         // A fraction beyond a second carries over, as in libpcap.
         let time = i64::from(seconds) * 1_000_000_000 + i64::from(fraction) * unit;
-        Ok(Some(Packet {
-            data: input.take(len).get(self.record_header..).unwrap_or_default(),
+        let record = input.take(len);
+        Ok(Some(Located {
+            data: record.start + self.record_header..record.end,
             wire_len: wire_len.max(captured),
             time: Timestamp::from_nanos(time),
             decimals,
             link: self.link,
             direction: None,
         }))
+    }
+}
+
+/// The four numbers at the beginning of a record's header: seconds, their fraction, bytes captured
+/// and bytes on the wire.
+type Header = [u32; 4];
+
+impl Format {
+    /// The header of the record that begins here and the length of both, if the header is there.
+    #[inline]
+    fn record(&self, bytes: &[u8]) -> Option<(Header, usize)> {
+        let header = bytes.get(..self.record_header)?;
+        let header = [0, 4, 8, 12].map(|at| u32_at(header, at, self.big_endian));
+        Some((header, self.record_header.saturating_add(header[2] as usize)))
+    }
+
+    /// The same, read on until all of the record is there; `None` at the end.
+    #[cold]
+    fn read_record(&self, input: &mut Input<'_>) -> Result<Option<(Header, usize)>, CaptureError> {
+        if input.is_at_end()? {
+            return Ok(None);
+        }
+        let header = input.record(self.record_header, "the header of a record")?;
+        let Some((header, len)) = self.record(header) else { return Ok(None) };
+        if len > MAX_RECORD {
+            let captured = header[2];
+            return Err(input
+                .damaged(format!("a record claims {captured} bytes, more than any packet has")));
+        }
+        input.record(len, "a record")?;
+        Ok(Some((header, len)))
     }
 }
 

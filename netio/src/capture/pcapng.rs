@@ -4,7 +4,7 @@ use sgwall_packet::{Direction, Timestamp};
 
 use super::error::CaptureError;
 use super::input::{Input, MAX_RECORD};
-use super::{LinkKind, Packet};
+use super::{LinkKind, Located};
 
 /// The type of a section header, the same in both byte orders.
 pub(super) const MAGIC: [u8; 4] = [0x0a, 0x0d, 0x0d, 0x0a];
@@ -66,10 +66,10 @@ struct Found {
 }
 
 impl Section {
-    pub(super) fn next_packet<'i>(
+    pub(super) fn next_packet(
         &mut self,
-        input: &'i mut Input<'_>,
-    ) -> Result<Option<Packet<'i>>, CaptureError> {
+        input: &mut Input<'_>,
+    ) -> Result<Option<Located>, CaptureError> {
         let (found, block_len) = loop {
             if input.is_at_end()? {
                 return Ok(None);
@@ -87,10 +87,10 @@ impl Section {
         if let Some(ticks) = found.ticks {
             self.last = interface.time(ticks);
         }
-        let body = input.take(block_len).get(8..).unwrap_or_default();
-        let data = body.get(found.data).unwrap_or_default();
-        Ok(Some(Packet {
-            data,
+        let body = input.take(block_len).start + 8;
+        let data = body + found.data.start..body + found.data.end;
+        Ok(Some(Located {
+            data: data.clone(),
             wire_len: found.wire_len.max(data.len() as u32),
             time: self.last,
             decimals: interface.resolution.decimals,

@@ -148,6 +148,7 @@ impl CompiledInterface {
     }
 
     /// Whether `addr` is one of its private addresses.
+    #[inline]
     #[must_use]
     pub fn owns(&self, addr: &IpAddr) -> bool {
         self.addresses.contains(addr)
@@ -164,13 +165,17 @@ impl CompiledInterface {
     #[inline]
     #[must_use]
     pub fn in_subnet(&self, addr: &IpAddr) -> bool {
-        self.subnet.cidrs.iter().any(|cidr| cidr.contains(addr))
+        match addr {
+            IpAddr::V4(v4) => self.subnet.v4.iter().any(|range| range.contains(v4)),
+            IpAddr::V6(_) => self.subnet.cidrs.iter().any(|cidr| cidr.contains(addr)),
+        }
     }
 
     /// Whether `addr` is the last address of its subnet, the directed broadcast.
+    #[inline]
     #[must_use]
     pub fn is_subnet_broadcast(&self, addr: &Ipv4Addr) -> bool {
-        self.subnet.cidrs.iter().any(|cidr| cidr.broadcast() == IpAddr::V4(*addr))
+        self.subnet.v4.iter().any(|range| range.last == addr.to_bits())
     }
 
     /// The rules, in one direction, of the groups that govern traffic with `remote`: the
@@ -281,6 +286,7 @@ impl CompiledInterface {
     }
 
     /// The service of the VPC that answers at `addr`, if one does (SEMANTICS 8.8).
+    #[inline]
     #[must_use]
     pub fn service_address(&self, addr: &IpAddr) -> Option<Service> {
         if self.subnet.dns == Some(*addr) {
@@ -290,6 +296,7 @@ impl CompiledInterface {
             return Some(Service::Router);
         }
         match addr {
+            IpAddr::V4(v4) if !v4.is_link_local() => None,
             IpAddr::V4(v4) => match v4.octets() {
                 [169, 254, 169, 253] => Some(Service::Dns),
                 [169, 254, 169, 254] => Some(Service::Metadata),
@@ -315,12 +322,37 @@ pub(super) struct SubnetContext {
     vpc: Option<String>,
     is_classic: bool,
     cidrs: Vec<IpNet>,
+    /// The IPv4 ranges among them.
+    v4: Vec<Ipv4Range>,
     pub(super) network_acl: Option<String>,
     /// The router's addresses: the first after the base of each range (SEMANTICS 12.8).
     routers: Vec<IpAddr>,
     /// The VPC's resolver: the second after the base of its primary IPv4 range.
     dns: Option<IpAddr>,
     routes: Routes,
+}
+
+/// A range that packets are held against: two numbers and no arithmetic.
+#[derive(Debug)]
+struct Ipv4Range {
+    first: u32,
+    last: u32,
+}
+
+impl Ipv4Range {
+    fn of(cidr: &IpNet) -> Option<Self> {
+        match cidr {
+            IpNet::V4(v4) => {
+                Some(Ipv4Range { first: v4.network().to_bits(), last: v4.broadcast().to_bits() })
+            }
+            IpNet::V6(_) => None,
+        }
+    }
+
+    #[inline]
+    fn contains(&self, addr: &Ipv4Addr) -> bool {
+        (self.first..=self.last).contains(&addr.to_bits())
+    }
 }
 
 impl SubnetContext {
@@ -333,6 +365,7 @@ impl SubnetContext {
             vpc: Some(subnet.vpc.clone()),
             is_classic: false,
             cidrs: subnet.cidrs.clone(),
+            v4: subnet.cidrs.iter().filter_map(Ipv4Range::of).collect(),
             network_acl: subnet.network_acl.clone(),
             routers: subnet.cidrs.iter().map(|cidr| after_base(cidr, 1)).collect(),
             dns: primary.map(|cidr| after_base(cidr, 2)),

@@ -77,6 +77,7 @@ fn seconds_of(text: &str) -> Option<Duration> {
 }
 
 /// A policy that is to take over.
+#[derive(Clone)]
 pub(super) struct Change {
     when: When,
     /// What was typed as its time.
@@ -87,7 +88,7 @@ pub(super) struct Change {
 }
 
 /// The changes still to come.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Changes {
     /// In the order in which they were given, until the first packet tells when they are due.
     given: Vec<Change>,
@@ -120,7 +121,15 @@ impl Changes {
     }
 
     /// The next change that is due before a packet of time `now`, in the order of their times.
+    #[inline]
     pub(super) fn due(&mut self, now: Timestamp) -> Option<Change> {
+        match self.given.is_empty() && self.pending.is_empty() {
+            true => None,
+            false => self.due_of_some(now),
+        }
+    }
+
+    fn due_of_some(&mut self, now: Timestamp) -> Option<Change> {
         let first = *self.first.get_or_insert(now);
         if !self.given.is_empty() {
             let mut timed: Vec<_> =
@@ -130,6 +139,12 @@ impl Changes {
         }
         self.pending.front().filter(|(time, _)| *time <= now)?;
         self.pending.pop_front().map(|(_, change)| change)
+    }
+
+    /// Whether a change is due before a packet of time `now` that is not the first.
+    #[inline]
+    pub(super) fn is_due(&self, now: Timestamp) -> bool {
+        self.pending.front().is_some_and(|(time, _)| *time <= now)
     }
 
     /// Those whose time never came.

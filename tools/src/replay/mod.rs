@@ -1,14 +1,19 @@
 //! `sgwall replay`: judges captures by a policy, packet by packet.
 //!
-//! Here flags are resolved to what they mean, captures are read, and each event goes to whoever
-//! wants it: [`record`] makes it printable, [`summary`] adds up, [`split`] writes packets back,
-//! [`flow_log`] keeps a flow log. [`changes`] holds the policies that take over on the way.
+//! Here flags are resolved to what they mean, captures are read and judged by one worker;
+//! [`parallel`] is how several do it. Each event is added up ([`sums`], [`summary`]) and goes to the
+//! [`outlet`]: [`record`] makes it printable, [`split`] writes packets back, [`flow_log`] keeps a
+//! flow log. [`changes`] holds the policies that take over on the way.
 
 mod changes;
 mod flow_log;
+mod outlet;
+mod parallel;
 mod record;
 mod split;
+mod steering;
 mod summary;
+mod sums;
 
 use std::fs;
 use std::io::{self, BufWriter, IsTerminal, Read, Write};
@@ -16,8 +21,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use indicatif::{ProgressBar, ProgressStyle};
-use sgwall_dataplane::{Attribution, Config, Judge, Pipeline, Sink};
-use sgwall_netio::capture::{self, Packet, Reader};
+use sgwall_conntrack::{Allowance, Probe};
+use sgwall_dataplane::{
+    Attribution, Config, Event, FrameInput, Judge, Names, Pipeline, Sight, Sink,
+};
+use sgwall_netio::capture::{self, Batch, CaptureError, Packet, Reader};
 use sgwall_netio::seed::random_seed;
 use sgwall_rules::compile::{CompiledPolicy, Generation};
 
@@ -28,12 +36,23 @@ use crate::traffic::{attribution, frame_input, local_ranges};
 pub(crate) use changes::At;
 use changes::{Change, Changes};
 use flow_log::FlowLogFile;
-use record::{Printer, Reload};
+use outlet::{Outlet, SummaryPlace};
+use record::{Form, Reload};
 use split::Split;
-use summary::Summary;
+use summary::{Ended, Summary};
+use sums::Sums;
+
+/// Bytes that one worker reads at once: they fit into the processor's cache.
+const BATCH: usize = 256 << 10;
+/// Frames that are looked at before they are judged.
+const TOGETHER: usize = 32;
+/// Workers at once.
+pub(crate) const MAX_WORKERS: u16 = sums::MAX_PARTS as u16;
 
 const EXAMPLE_POLICY: &[u8] = include_bytes!("../../example/policy.toml");
 const EXAMPLE_CAPTURE: &[u8] = include_bytes!("../../example/capture.pcapng");
+/// Flows for which a table has room from the beginning.
+const ROOM: usize = 1 << 10;
 const EXAMPLE_NOTE: &str = "\
 No capture and no policy given: this is the embedded example. To judge your own:
   sgwall replay CAPTURE --policy POLICY
@@ -53,17 +72,65 @@ enum Capture {
     File(PathBuf),
 }
 
-/// Everything that one run needs, resolved from the flags.
+/// What is to be judged, resolved from the flags.
 struct Replay<'a> {
     args: &'a ReplayArgs,
     captures: Vec<Capture>,
-    judge: Judge,
     policy: Arc<CompiledPolicy>,
+    attribution: Attribution,
     changes: Changes,
-    printer: Printer,
-    split: Split,
-    flow_log: Option<FlowLogFile>,
+}
+
+/// A replay on its way, of which each worker has a part.
+struct Run<'a> {
+    replay: &'a Replay<'a>,
+    changes: Changes,
     summary: Summary,
+    /// Frames so far, of all captures; the end of a capture counts as one.
+    frames: u64,
+}
+
+/// What one worker has of a replay.
+struct Part {
+    judge: Judge,
+    sums: Sums,
+    ahead: Ahead,
+}
+
+/// Frames that are looked at before they are judged, so that their flows are looked up together:
+/// the misses of the processor's cache then wait for each other no more.
+#[derive(Default)]
+struct Ahead {
+    /// Of the present frames, and perhaps of some before.
+    sights: Vec<Sight>,
+    probes: Vec<Probe>,
+}
+
+impl Ahead {
+    fn look<'f>(&mut self, judge: &Judge, frames: impl Iterator<Item = FrameInput<'f>>) {
+        self.probes.clear();
+        for (frame, at) in frames.zip(0..) {
+            if self.sights.len() <= at {
+                self.sights.push(Sight::NOTHING);
+            }
+            let sight = &mut self.sights[at];
+            judge.look(&frame, sight);
+            self.probes.push(judge.probe_of(sight));
+        }
+        judge.locate(&mut self.probes);
+    }
+
+    fn get(&self, number: usize) -> Option<(&Sight, &Probe)> {
+        Some((self.sights.get(number)?, self.probes.get(number)?))
+    }
+}
+
+/// A replay that has been judged.
+struct Judged<'a> {
+    run: Run<'a>,
+    parts: Vec<Part>,
+    /// What was read before the damage has been judged: it is reported first.
+    damage: Result<(), CaptureError>,
 }
 
 /// Runs the command.
@@ -75,7 +142,6 @@ pub(crate) fn run(args: &ReplayArgs) -> Result<(), Failure> {
     for change in changes.given() {
         attribution_after(args, &change.policy)?;
     }
-    let config = Config { max_flows: args.traffic.max_flows, hash_seed: random_seed() };
     let output = match (args.json, args.packets) {
         (true, _) => Output::Json,
         (false, true) => Output::Packets,
@@ -85,130 +151,117 @@ pub(crate) fn run(args: &ReplayArgs) -> Result<(), Failure> {
         anstream::eprintln!("{EXAMPLE_NOTE}");
     }
     let flow_log = FlowLogFile::create(args, &policy, &attribution)?;
-    let replay = Replay {
-        judge: Judge::new(Pipeline::new(Arc::clone(&policy), config), attribution)
-            .with_offload(args.traffic.offload),
-        printer: Printer::new(output, captures.len() > 1),
-        split: Split::create(args.pass.as_deref(), args.drop.as_deref(), args.emitted.as_deref())?,
-        flow_log,
-        summary: Summary::new(&policy),
-        args,
-        captures,
-        policy,
-        changes,
+    let split = Split::create(args.pass.as_deref(), args.drop.as_deref(), args.emitted.as_deref())?;
+    let stdout: Box<dyn Write> = match output {
+        // Without any style, so that nobody need look for one.
+        Output::Json => Box::new(io::stdout().lock()),
+        _ => Box::new(anstream::AutoStream::auto(io::stdout().lock())),
     };
-    let stdout = anstream::AutoStream::auto(io::stdout().lock());
-    replay.run(output, BufWriter::with_capacity(1 << 16, stdout))
+    let out = Box::new(BufWriter::with_capacity(1 << 16, stdout));
+    let form = Form { output, several: captures.len() > 1 };
+    let outlet = Outlet::new(form, out, split, flow_log, &policy);
+    Replay { args, captures, policy, attribution, changes }.run(outlet)
 }
 
 impl Replay<'_> {
-    fn run(mut self, output: Output, mut out: impl Write) -> Result<(), Failure> {
+    fn run(&self, mut outlet: Outlet<'_>) -> Result<(), Failure> {
+        // What cannot be read twice is judged by one worker: see `parallel`.
+        let workers = match self.captures.iter().all(Capture::is_readable_again) {
+            true => self.args.workers.into(),
+            false => 1,
+        };
+        let together = match workers {
+            1 => None,
+            _ => parallel::judge(self, workers, &mut outlet)?,
+        };
+        match together {
+            Some(judged) => judged.report(outlet),
+            None => self.judge_alone(&mut outlet)?.report(outlet),
+        }
+    }
+
+    /// A replay that begins, and its parts.
+    fn begin(&self, workers: usize) -> (Run<'_>, Vec<Part>) {
+        let mut summary = Summary::new();
+        let places = summary.begin_policy(&self.policy);
+        let part = |_| Part {
+            judge: new_judge(self.args, &self.policy, self.attribution.clone()),
+            sums: Sums::new(places.clone()),
+            ahead: Ahead::default(),
+        };
+        let parts = (0..workers).map(part).collect();
+        (Run { replay: self, changes: self.changes.clone(), summary, frames: 0 }, parts)
+    }
+
+    /// Judges everything, in this thread.
+    fn judge_alone(&self, outlet: &mut Outlet<'_>) -> Result<Judged<'_>, Failure> {
+        let (mut run, mut parts) = self.begin(1);
         let mut damage = Ok(());
-        for capture in std::mem::take(&mut self.captures) {
-            match self.one_capture(&capture, &mut out) {
-                // What was read before the damage has been judged: report it first.
-                Err(Failure::Capture(error)) => {
-                    damage = Err(Failure::Capture(error));
+        for capture in &self.captures {
+            let mut opened = match capture.open() {
+                Ok(opened) => opened,
+                Err(error) => {
+                    damage = Err(error);
                     break;
                 }
-                result => result?,
+            };
+            run.begin(&opened, outlet);
+            for part in &mut parts {
+                damage = run.judge_capture(&mut opened, part, outlet)?;
+            }
+            if damage.is_err() {
+                break;
             }
         }
-        self.split.finish()?;
-        self.summary.end_policy(&self.judge);
-        for change in self.changes.never_due() {
-            anstream::eprintln!(
-                "warning: --at {}={}: the captures end before that time",
-                change.time,
-                change.name
-            );
-        }
-        let mut only_flow_log = false;
-        if let Some(flow_log) = &mut self.flow_log {
-            flow_log.finish()?;
-            only_flow_log = flow_log.is_stdout();
-        }
-        let written = match output {
-            _ if only_flow_log => {
-                let mut err = anstream::stderr().lock();
-                self.summary.write_text(&mut err, &self.judge)
-            }
-            Output::Json => self.summary.write_json(&mut out, &self.judge),
-            _ => self.summary.write_text(&mut out, &self.judge),
-        };
-        written.and_then(|()| out.flush()).map_err(Failure::Output)?;
-        damage
+        Ok(Judged { run, parts, damage })
     }
+}
 
-    fn one_capture(&mut self, capture: &Capture, out: &mut impl Write) -> Result<(), Failure> {
-        match capture {
-            Capture::Embedded => {
-                let reader = Reader::new(EXAMPLE_CAPTURE, "embedded example")?;
-                self.judge_all(reader, None, out)
-            }
-            Capture::File(path) => {
-                let reader = capture::open(path)?;
-                let progress = progress_bar(path);
-                let result = self.judge_all(reader, progress.as_ref(), out);
-                if let Some(bar) = progress {
-                    bar.finish_and_clear();
-                }
-                result
-            }
-        }
-    }
-
-    /// Judges a whole capture. Its frames are numbered from 1.
-    fn judge_all(
-        &mut self,
-        mut reader: Reader<'_>,
-        progress: Option<&ProgressBar>,
-        out: &mut impl Write,
-    ) -> Result<(), Failure> {
-        self.printer.begin(reader.name());
+impl Run<'_> {
+    fn begin(&mut self, capture: &Opened, outlet: &mut Outlet<'_>) {
+        outlet.begin(capture.reader.name());
         self.summary.captures += 1;
-        let mut frame = 0;
-        let end = loop {
-            match reader.next_packet() {
-                Ok(Some(packet)) => {
-                    frame += 1;
-                    while let Some(change) = self.changes.due(packet.time) {
-                        self.change_policy(change, &packet, out)?;
-                    }
-                    self.with_sink(out, |judge, sink| {
-                        judge.judge(frame_input(frame, &packet), sink);
-                    })?;
-                }
-                Ok(None) => break Ok(()),
-                Err(error) => break Err(Failure::Capture(error)),
-            }
-            if let Some(bar) = progress.filter(|_| frame % 8192 == 0) {
-                bar.set_position(reader.bytes_read());
-            }
-        };
-        self.with_sink(out, |judge, sink| judge.finish(sink))?;
-        end
     }
 
-    /// Lets the judge work, its events going to whoever wants them.
-    fn with_sink(
+    /// Judges a whole capture, or what is not damaged of it. Its frames are numbered from 1.
+    fn judge_capture(
         &mut self,
-        out: &mut impl Write,
-        work: impl FnOnce(&mut Judge, Sink<'_>),
-    ) -> Result<(), Failure> {
-        let Replay { judge, policy, printer, split, flow_log, summary, .. } = self;
-        let mut failed = None;
-        work(judge, &mut |event| {
-            summary.add(&event);
-            let printed = printer.print(out, policy, &event).map_err(Failure::Output);
-            let written = printed.and_then(|()| split.write(&event, policy)).and_then(|()| {
-                flow_log.as_mut().map_or(Ok(()), |flow_log| flow_log.record(&event))
-            });
-            if let Err(failure) = written {
-                failed.get_or_insert(failure);
+        capture: &mut Opened,
+        part: &mut Part,
+        outlet: &mut Outlet<'_>,
+    ) -> Result<Result<(), CaptureError>, Failure> {
+        let (mut number, mut batch) = (1, Batch::default());
+        let end = loop {
+            match capture.reader.next_batch(&mut batch, BATCH) {
+                Ok(()) if batch.is_empty() => break Ok(()),
+                Ok(()) => {}
+                Err(error) => break Err(error),
             }
-        });
-        failed.map_or(Ok(()), Err)
+            let mut next = 0;
+            while let Some(packet) = batch.get(next) {
+                while let Some(change) = self.changes.due(packet.time) {
+                    self.change_policy(change, &packet, &mut [&mut *part], outlet)?;
+                }
+                let stays = |at: &usize| {
+                    batch.get(*at).is_some_and(|packet| !self.changes.is_due(packet.time))
+                };
+                let more = (next + 1..next + TOGETHER).take_while(stays).count();
+                let frames = next..next + 1 + more;
+                let frame = |at| Some(frame_input(number + at as u64, &batch.get(at)?));
+                part.ahead.look(&part.judge, frames.clone().filter_map(frame));
+                for (at, seen) in frames.clone().zip(0..) {
+                    let Some(frame) = frame(at) else { continue };
+                    part.deliver_seen(seen, frame, self.frames, outlet)?;
+                    self.frames += 1;
+                }
+                next = frames.end;
+            }
+            number += batch.len() as u64;
+            capture.show_progress();
+        };
+        part.finish(self.frames, outlet)?;
+        self.frames += 1;
+        Ok(end)
     }
 
     /// Lets a policy take over before a packet is judged.
@@ -216,27 +269,152 @@ impl Replay<'_> {
         &mut self,
         change: Change,
         packet: &Packet<'_>,
-        out: &mut impl Write,
+        parts: &mut [&mut Part],
+        outlet: &mut Outlet<'_>,
     ) -> Result<(), Failure> {
-        let attribution = attribution_after(self.args, &change.policy)?;
-        self.summary.end_policy(&self.judge);
-        self.summary.begin_policy(&change.policy);
-        if let Some(flow_log) = &mut self.flow_log {
-            flow_log.set_policy(&change.policy);
+        let attribution = attribution_after(self.replay.args, &change.policy)?;
+        self.summary.end_policy(parts.iter().map(|part| &part.judge));
+        let places = self.summary.begin_policy(&change.policy);
+        let mut reload = Reload { file: &change.name, live: 0, not_admitted: 0, ended: 0 };
+        for Part { judge, sums, .. } in parts {
+            judge.set_policy(Arc::clone(&change.policy), attribution.clone());
+            sums.set_places(places.clone());
+            let now = judge.clock().at(packet.time);
+            reload.live += judge.pipeline().connections().iter(now).count();
+            reload.not_admitted += judge.pipeline().count_not_admitted(now);
+            if self.replay.args.on_reload == OnReload::Rejudge {
+                reload.ended += judge.rejudge(now);
+            }
         }
-        self.judge.set_policy(Arc::clone(&change.policy), attribution);
-        self.policy = change.policy;
-        let reload = Reload {
-            file: &change.name,
-            live: self.judge.pipeline().connections().iter(packet.time).count(),
-            not_admitted: self.judge.pipeline().count_not_admitted(packet.time),
-            ended: match self.args.on_reload {
-                OnReload::Keep => 0,
-                OnReload::Rejudge => self.judge.rejudge(packet.time),
-            },
-        };
-        self.printer.policy(out, &reload, packet).map_err(Failure::Output)
+        outlet.change_policy(&change.policy, &reload, packet)
     }
+}
+
+/// Lets a judge work, its events going to whoever wants them.
+#[inline]
+fn deliver(
+    judge: &mut Judge,
+    sums: &mut Sums,
+    frame: u64,
+    outlet: &mut Outlet<'_>,
+    work: impl FnOnce(&mut Judge, Sink<'_>),
+) -> Result<(), Failure> {
+    let mut delivered = Ok(());
+    work(judge, &mut |event: Event<'_>| {
+        sums.add(&event, frame);
+        if delivered.is_ok() {
+            delivered = outlet.event(&event, frame);
+        }
+    });
+    delivered
+}
+
+impl Part {
+    /// Ends a capture. What was held in it is told of.
+    fn finish(&mut self, frame: u64, outlet: &mut Outlet<'_>) -> Result<(), Failure> {
+        deliver(&mut self.judge, &mut self.sums, frame, outlet, |judge, sink| judge.finish(sink))
+    }
+
+    /// Judges a frame, the one of this number among those that were looked at.
+    #[inline]
+    fn deliver_seen(
+        &mut self,
+        seen: usize,
+        input: FrameInput<'_>,
+        frame: u64,
+        outlet: &mut Outlet<'_>,
+    ) -> Result<(), Failure> {
+        let Part { judge, sums, ahead } = self;
+        let Some((sight, probe)) = ahead.get(seen) else { return Ok(()) };
+        deliver(judge, sums, frame, outlet, |judge, sink| {
+            judge.judge_seen(input, sight, Some(probe), sink);
+        })
+    }
+}
+
+impl Judged<'_> {
+    /// Says what it adds up to.
+    fn report(self, outlet: Outlet<'_>) -> Result<(), Failure> {
+        let Judged { mut run, parts, damage } = self;
+        let (judges, sums): (Vec<_>, Vec<_>) =
+            parts.into_iter().map(|part| (part.judge, part.sums)).unzip();
+        let place = outlet.finish()?;
+        run.summary.end_policy(judges.iter());
+        for change in run.changes.never_due() {
+            anstream::eprintln!(
+                "warning: --at {}={}: the captures end before that time",
+                change.time,
+                change.name
+            );
+        }
+        let judges: Vec<_> = judges.iter().collect();
+        let ended = Ended { summary: &run.summary, sums: &Sums::of(sums), judges: &judges };
+        let written = match place {
+            SummaryPlace::StandardError => ended.write_text(&mut anstream::stderr().lock()),
+            SummaryPlace::Output(Output::Json, mut out) => {
+                ended.write_json(&mut out).and_then(|()| out.flush())
+            }
+            SummaryPlace::Output(_, mut out) => {
+                ended.write_text(&mut out).and_then(|()| out.flush())
+            }
+        };
+        written.map_err(Failure::Output)?;
+        damage.map_err(Failure::Capture)
+    }
+}
+
+/// A capture that is being read.
+struct Opened {
+    reader: Reader<'static>,
+    progress: Option<ProgressBar>,
+}
+
+impl Capture {
+    fn open(&self) -> Result<Opened, CaptureError> {
+        Ok(match self {
+            Capture::Embedded => {
+                Opened { reader: Reader::new(EXAMPLE_CAPTURE, "embedded example")?, progress: None }
+            }
+            Capture::File(path) => {
+                Opened { reader: capture::open(path)?, progress: progress_bar(path) }
+            }
+        })
+    }
+
+    fn is_readable_again(&self) -> bool {
+        match self {
+            Capture::Embedded => true,
+            Capture::File(path) => {
+                path != Path::new("-") && fs::metadata(path).is_ok_and(|file| file.is_file())
+            }
+        }
+    }
+}
+
+impl Opened {
+    fn show_progress(&self) {
+        if let Some(bar) = &self.progress {
+            bar.set_position(self.reader.bytes_read());
+        }
+    }
+}
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.progress {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+/// A judge whose flow table grows as it needs: most captures have few of the flows that they may
+/// have, and those are judged twice as fast in a table that fits into the processor's cache.
+fn new_judge(args: &ReplayArgs, policy: &Arc<CompiledPolicy>, attribution: Attribution) -> Judge {
+    let allowance = Arc::new(Allowance::new(args.traffic.max_flows, 1));
+    let config = Config { max_flows: ROOM.min(args.traffic.max_flows), hash_seed: random_seed() };
+    let names = Names::new(policy);
+    let pipeline = Pipeline::sharing(Arc::clone(policy), names, config, allowance);
+    Judge::new(pipeline, attribution).with_offload(args.traffic.offload)
 }
 
 /// Tells captures from policies. `--policy p.toml web.pcap` reads as two policies to the command

@@ -21,12 +21,12 @@ use crate::style::verdict as verdict_style;
 /// Version of the JSON schema.
 pub(super) const VERSION: u32 = 1;
 
-/// Prints events in the form that was asked for.
-pub(super) struct Printer {
-    output: Output,
-    several: bool,
-    capture: String,
-    begun: bool,
+/// The form in which events are printed.
+#[derive(Clone, Copy)]
+pub(super) struct Form {
+    pub(super) output: Output,
+    /// Whether there are several captures, so that it matters which one a packet is of.
+    pub(super) several: bool,
 }
 
 /// One judgement, with the names that people and programs know.
@@ -85,49 +85,41 @@ struct ReloadRecord<'a> {
     reload: &'a Reload<'a>,
 }
 
-impl Printer {
-    pub(super) fn new(output: Output, several: bool) -> Self {
-        Printer { output, several, capture: String::new(), begun: false }
-    }
-
-    /// Starts with another capture.
-    pub(super) fn begin(&mut self, capture: &str) {
-        capture.clone_into(&mut self.capture);
-        self.begun = false;
-    }
-
-    /// Prints one event, if events are printed at all.
+impl Form {
+    /// Prints one event of a capture, if events are printed at all.
     pub(super) fn print(
-        &mut self,
-        out: &mut impl Write,
+        self,
+        out: &mut (impl Write + ?Sized),
         policy: &CompiledPolicy,
         event: &Event<'_>,
+        capture: &str,
     ) -> io::Result<()> {
         match self.output {
             Output::Summary => Ok(()),
             Output::Json => {
-                let capture = self.several.then_some(self.capture.as_str());
+                let capture = self.several.then_some(capture);
                 serde_json::to_writer(&mut *out, &Record::of(event, policy, capture))?;
                 writeln!(out)
             }
-            Output::Packets => {
-                if !std::mem::replace(&mut self.begun, true) {
-                    if self.several {
-                        writeln!(out, "{}:", self.capture)?;
-                    }
-                    heading(out)?;
-                }
-                line(out, &Record::of(event, policy, None), event)
-            }
+            Output::Packets => line(out, &Record::of(event, policy, None), event),
         }
     }
-}
 
-impl Printer {
+    /// Prints what stands above the first event of a capture.
+    pub(super) fn heading(self, out: &mut (impl Write + ?Sized), capture: &str) -> io::Result<()> {
+        if self.output != Output::Packets {
+            return Ok(());
+        }
+        if self.several {
+            writeln!(out, "{capture}:")?;
+        }
+        heading(out)
+    }
+
     /// Prints that a policy took over before a packet.
     pub(super) fn policy(
-        &mut self,
-        out: &mut impl Write,
+        self,
+        out: &mut (impl Write + ?Sized),
         reload: &Reload<'_>,
         before: &Packet<'_>,
     ) -> io::Result<()> {
@@ -250,7 +242,7 @@ fn endpoints(event: &Event<'_>) -> String {
     text
 }
 
-fn heading(out: &mut impl Write) -> io::Result<()> {
+fn heading(out: &mut (impl Write + ?Sized)) -> io::Result<()> {
     let bold = Style::new().bold();
     writeln!(
         out,
@@ -259,7 +251,7 @@ fn heading(out: &mut impl Write) -> io::Result<()> {
     )
 }
 
-fn line(out: &mut impl Write, record: &Record<'_>, event: &Event<'_>) -> io::Result<()> {
+fn line(out: &mut (impl Write + ?Sized), record: &Record<'_>, event: &Event<'_>) -> io::Result<()> {
     let style = verdict_style(record.verdict);
     let dash = |text: Option<&str>| text.unwrap_or("-").to_owned();
     writeln!(

@@ -33,6 +33,11 @@ impl Split {
         Ok(Split { pass: create(pass)?, drop: create(drop)?, emitted: create(emitted)? })
     }
 
+    /// Whether any file is asked for.
+    pub(super) fn is_wanted(&self) -> bool {
+        self.pass.is_some() || self.drop.is_some() || self.emitted.is_some()
+    }
+
     /// Writes a frame, once its last word is spoken. What was not judged goes nowhere.
     pub(super) fn write(
         &mut self,
