@@ -29,6 +29,8 @@ use sgwall_rules::matcher::{Entry, Matcher};
 const CHECK: usize = 200_000_000;
 /// Packets of a cold batch: as many as a worker reads from a device at most.
 const COLD_BATCH: usize = 64;
+/// Packets that are looked up together.
+const BATCH: usize = 64;
 /// Fewer packets than this are not measured.
 const FEW: usize = 1000;
 /// Bytes read between cold batches: more than any cache of the machines that we know.
@@ -116,7 +118,10 @@ fn run(args: &Args) -> Result<Value, Box<dyn Error>> {
     checked += split.check()?;
     answer["checked"] = checked.into();
     if args.export.is_none() && !args.check {
-        let mut lookups = json!({ "trace": measure(&matcher, &trace, args) });
+        let mut lookups = json!({
+            "trace": measure(&matcher, &trace, args),
+            "batches": measure_batches(&matcher, &trace, args),
+        });
         if !args.trace_only {
             lookups["hits"] = measure(&split.matcher, &split.hits, args);
             lookups["misses"] = measure(&split.matcher, &split.misses, args);
@@ -177,21 +182,44 @@ fn check(matcher: &Matcher, filters: &[Filter], packets: &[Packet]) -> Result<us
         }
         checked += 1;
     }
-    Ok(checked)
+    let asked: Vec<_> = packets.iter().map(|p| (p.source, p.protocol, p.port)).collect();
+    let mut found = vec![None; asked.len()];
+    matcher.lookup_batch(&asked, &mut found);
+    match packets.iter().zip(&found).find(|(packet, found)| lookup(matcher, packet) != **found) {
+        Some((packet, found)) => Err(format!("{packet:?}: {found:?} in a batch, else not")),
+        None => Ok(checked),
+    }
 }
 
 /// Lookups a second, over the packets in their order, again and again; nothing of a few packets,
 /// which would be measured in the first cache alone.
 fn measure(matcher: &Matcher, packets: &[Packet], args: &Args) -> Value {
-    if packets.len() < FEW {
-        return Value::Null;
-    }
-    let length = Duration::from_millis(args.milliseconds);
-    let once = || {
+    repeat(packets.len(), args, || {
         for packet in packets {
             black_box(lookup(matcher, packet));
         }
-    };
+    })
+}
+
+/// The same by [`Matcher::lookup_batch`], as DPDK's library is asked, for many packets at once.
+fn measure_batches(matcher: &Matcher, packets: &[Packet], args: &Args) -> Value {
+    let asked = packets.iter().map(|packet| (packet.source, packet.protocol, packet.port));
+    let asked: Vec<_> = asked.collect();
+    let mut found = [None; BATCH];
+    repeat(packets.len(), args, || {
+        for batch in asked.chunks(BATCH) {
+            matcher.lookup_batch(batch, &mut found);
+            black_box(&found);
+        }
+    })
+}
+
+/// Packets a second where `once` looks so many up.
+fn repeat(packets: usize, args: &Args, mut once: impl FnMut()) -> Value {
+    if packets < FEW {
+        return Value::Null;
+    }
+    let length = Duration::from_millis(args.milliseconds);
     once();
     let rates = (0..args.rounds).map(|_| {
         let (begin, mut passes) = (Instant::now(), 0);
@@ -200,7 +228,7 @@ fn measure(matcher: &Matcher, packets: &[Packet], args: &Args) -> Value {
             passes += 1;
             let took = begin.elapsed();
             if took >= length {
-                return (passes * packets.len()) as f64 / took.as_secs_f64();
+                return (passes * packets) as f64 / took.as_secs_f64();
             }
         }
     });
