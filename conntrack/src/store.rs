@@ -171,7 +171,7 @@ impl<K: Key> Store<K> {
         let flow = &mut slot.flow;
         if !is_it
             || slot.deadline <= now
-            || !mark.is_on(slot.mark)
+            || !mark.is_on(slot.mark, side)
             || flow.is_reopened_by(headers)
             || (in_window && flow.is_outside(headers, side))
         {
@@ -260,12 +260,12 @@ impl<K: Key> Store<K> {
         (slot.version == handle.version).then_some((&slot.key, &slot.flow, slot.deadline))
     }
 
-    /// Puts a mark on an entry, if it is still the one.
-    pub(crate) fn mark(&mut self, handle: Handle, mark: Mark) {
+    /// Puts a mark on an entry for packets from `side`, if it is still the one.
+    pub(crate) fn mark(&mut self, handle: Handle, side: Side, mark: Mark) {
         if let Some(slot) = self.slots.get_mut(handle.index as usize)
             && slot.version == handle.version
         {
-            slot.mark = mark.put_on(slot.mark);
+            slot.mark = mark.put_on(slot.mark, side);
         }
     }
 

@@ -259,7 +259,7 @@ impl ConnTable {
     }
 
     /// The last step for a packet of a flow that was located: if the entry is still the one, alive,
-    /// and marked as `mark` asks, the packet is noted in it as by [`Self::refresh`]. `None`: nothing
+    /// and marked as `mark` asks for packets from its end, the packet is noted in it as by [`Self::refresh`]. `None`: nothing
     /// is changed, and [`Self::lookup`] tells. So it is for a packet that begins a new connection
     /// and, with `in_window`, for one that [`Self::is_out_of_window`] speaks of.
     #[inline]
@@ -285,11 +285,11 @@ impl ConnTable {
         }
     }
 
-    /// Puts a mark on an entry.
+    /// Puts a mark on an entry, for packets from the end that sent the one that hit it.
     pub fn mark(&mut self, hit: &Hit, mark: Mark) {
         match hit.is_ipv6 {
-            false => self.v4.mark(hit.handle, mark),
-            true => self.v6.mark(hit.handle, mark),
+            false => self.v4.mark(hit.handle, hit.side, mark),
+            true => self.v6.mark(hit.handle, hit.side, mark),
         }
     }
 

@@ -253,7 +253,7 @@ impl FragmentTable {
         }
         match &mut datagram.state {
             State::Decided { verdict, .. } => {
-                let verdict = Verdict { mtu: held.mtu, ..follow(*verdict) };
+                let verdict = cut(follow(*verdict), held.mtu);
                 self.end_if_complete(&key);
                 verdict
             }
@@ -325,12 +325,17 @@ fn follow(first: Verdict) -> Verdict {
     Verdict { outcome, mtu: None, ..first }
 }
 
+/// What passes goes on in fragments of `mtu`, if it does not fit.
+fn cut(verdict: Verdict, mtu: Option<NonZeroU16>) -> Verdict {
+    Verdict { mtu: mtu.filter(|_| verdict.is_pass()), ..verdict }
+}
+
 fn settle(settled: &mut Vec<Settled>, key: &DatagramKey, held: Vec<Held>, verdict: Verdict) {
     settled.extend(held.into_iter().map(|Held { token, bytes, mtu, .. }| Settled {
         token,
         bytes,
         direction: key.direction,
         scope: key.scope,
-        verdict: Verdict { mtu: mtu.filter(|_| verdict.is_pass()), ..verdict },
+        verdict: cut(verdict, mtu),
     }));
 }

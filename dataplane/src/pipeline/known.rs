@@ -2,10 +2,11 @@
 //!
 //! Whether a packet is exempt, carried by the VPC, own to the interface and let through by the
 //! network ACL depends on its five-tuple, its direction and the policy, and on nothing that differs
-//! between the whole packets of a TCP or UDP flow. So when the long way has passed one, its flow's
-//! entry is marked for that direction, and from then on tracking alone decides: one look-up, and the
-//! size of the packet. A new policy, or another way of finding interfaces, is a new epoch, in which
-//! no mark holds.
+//! between the whole packets that one end of a TCP or UDP flow sends. So when the long way has passed
+//! one, its flow's entry is marked for that direction and that end, and from then on tracking alone
+//! decides: one look-up, and the size of the packet. The end counts, because an instance may forge
+//! the other end's packets, and an interface without address check carries those of both. A new
+//! policy, or another way of finding interfaces, is a new epoch, in which no mark holds.
 //!
 //! What an entry may be marked for is decided strictly: the ACL must let the packet through even
 //! where it does not apply because the packet stays in the subnet, since that depends on the hop
