@@ -196,6 +196,7 @@ impl Flow {
     }
 
     /// Notes an accepted packet; false if it does not refresh the flow.
+    #[inline(always)]
     pub(crate) fn note(&mut self, headers: &Headers, side: Side) -> bool {
         let from = self.from(side);
         let track = &mut self.track;

@@ -156,7 +156,7 @@ impl<K: Key> Store<K> {
     }
 
     /// The second: what [`crate::ConnTable::note_marked`] does, if the entry there is the key's.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn note_marked(
         &mut self,
         Whose { index, scope, key, side }: Whose<'_, K>,

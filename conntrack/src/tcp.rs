@@ -229,6 +229,14 @@ pub(crate) fn is_outside(track: &Track, from: From, tcp: &Tcp) -> bool {
 pub(crate) fn advance(track: &mut Track, from: From, tcp: &Tcp) -> Option<FlowState> {
     use FlowState as S;
     let state = track.state;
+    // Nearly all segments, which change no state; below comes to the same.
+    if state == S::TcpEstablished && tcp.flags.is_plain() {
+        let fits = track.in_window(from, tcp) && track.acknowledges_sent(from, tcp);
+        return fits.then(|| {
+            track.learn(from, tcp);
+            state
+        });
+    }
     let has = |flag| tcp.flags.contains(flag);
     let (syn, ack, fin) = (has(TcpFlags::SYN), has(TcpFlags::ACK), has(TcpFlags::FIN));
     // What follows a reset does not keep the flow alive.

@@ -192,7 +192,7 @@ impl FlowKey {
     ///
     /// `None` where there is no flow to name: ICMP messages that are neither query nor reply
     /// (SEMANTICS 7.3), and fragments that are not the first.
-    #[inline]
+    #[inline(always)]
     #[must_use]
     pub fn of(h: &Headers) -> Option<(FlowKey, Side)> {
         let (ports, asked) = ends(h)?;
@@ -248,7 +248,7 @@ impl Side {
 
 /// What stands for the ports of a packet's source and destination in the key of its flow, and the
 /// side it comes from where not the order of the endpoints tells.
-#[inline]
+#[inline(always)]
 fn ends(h: &Headers) -> Option<((u16, u16), Option<Side>)> {
     Some(match &h.transport {
         Transport::Tcp(t) => ((t.src_port, t.dst_port), None),

@@ -188,6 +188,12 @@ impl TcpFlags {
         self.0 & other.0 == other.0
     }
 
+    /// Whether it is a segment in the middle of a connection: ACK set; SYN, RST and FIN not.
+    #[must_use]
+    pub const fn is_plain(self) -> bool {
+        self.0 & (0x02 | 0x10 | 0x04 | 0x01) == 0x10
+    }
+
     /// Whether this packet may open a tracked flow: SYN set; ACK, RST and FIN not (SEMANTICS 6.9).
     #[must_use]
     pub const fn is_opening(self) -> bool {

@@ -51,7 +51,7 @@ pub enum Kind {
 ///
 /// # Errors
 /// Why the headers cannot be read; `headers` then says nothing.
-#[inline]
+#[inline(never)]
 pub fn parse_into(
     link: LinkType,
     frame: &[u8],
@@ -59,9 +59,9 @@ pub fn parse_into(
     headers: &mut Headers,
 ) -> Result<Kind, ParseError> {
     let bytes = Bytes::new(frame, wire_len);
-    let (kind, offset) = link::parse(link, bytes, &mut headers.link)?;
+    let (kind, offset, ethertype) = link::parse(link, bytes, &mut headers.link)?;
     if kind == Kind::Ip {
-        ip::parse(bytes.with_link(offset), headers, transport::parse)?;
+        ip::parse(bytes.with_link(offset), ethertype, headers, transport::parse)?;
     }
     Ok(kind)
 }
@@ -72,7 +72,7 @@ pub fn parse_into(
 /// Why the headers cannot be read.
 pub fn parse_ip(packet: &[u8], wire_len: usize) -> Result<Headers, ParseError> {
     let mut headers = Headers::NONE;
-    ip::parse(Bytes::new(packet, wire_len), &mut headers, transport::parse)?;
+    ip::parse(Bytes::new(packet, wire_len), 0, &mut headers, transport::parse)?;
     Ok(headers)
 }
 
@@ -80,7 +80,8 @@ pub fn parse_ip(packet: &[u8], wire_len: usize) -> Result<Headers, ParseError> {
 /// eight bytes of transport header are enough, and what they lack reads as zero.
 pub(crate) fn parse_quoted(packet: &[u8]) -> Result<Headers, ParseError> {
     let mut headers = Headers::NONE;
-    ip::parse(Bytes::new(packet, usize::MAX >> 1), &mut headers, transport::parse_start)?;
+    let bytes = Bytes::new(packet, usize::MAX >> 1);
+    ip::parse(bytes, 0, &mut headers, transport::parse_start)?;
     Ok(headers)
 }
 
@@ -90,7 +91,7 @@ pub(crate) fn parse_quoted(packet: &[u8]) -> Result<Headers, ParseError> {
 pub fn addresses(link: LinkType, frame: &[u8]) -> Option<(IpAddr, IpAddr)> {
     let (bytes, mut info) = (Bytes::new(frame, frame.len()), LinkInfo::NONE);
     match link::parse(link, bytes, &mut info).ok()? {
-        (Kind::Ip, offset) => ip::addresses(bytes.with_link(offset)),
+        (Kind::Ip, offset, _) => ip::addresses(bytes.with_link(offset)),
         _ => None,
     }
 }

@@ -44,7 +44,7 @@ impl Pipeline {
     }
 
     /// The flow that a packet on an interface names, to be looked up by [`Self::locate`].
-    #[inline]
+    #[inline(always)]
     pub(crate) fn probe(&self, interface: usize, headers: &Headers) -> Probe {
         match self.state.tracking.get(interface) {
             Some((scope, _)) if is_markable(headers) => {
@@ -61,7 +61,7 @@ impl Pipeline {
     }
 
     /// Judges a packet whose flow has been looked up.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn process_located(&mut self, packet: &PacketContext<'_>, probe: &Probe) -> Verdict {
         match self.process_known(packet, probe) {
             Some(verdict) => verdict,
@@ -81,7 +81,7 @@ impl Pipeline {
     /// Judges a packet of a tracked flow the short way; `None`, and nothing is changed, if
     /// [`Self::process`] must. Of `packet`, the frame is not looked
     /// at, nor where it comes from and whether its address is the interface's own.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn process_known(
         &mut self,
         packet: &PacketContext<'_>,

@@ -28,12 +28,13 @@ impl<F> TransportParser for F where
 #[inline(always)]
 pub(super) fn parse(
     bytes: Bytes<'_>,
+    ethertype: u16,
     out: &mut Headers,
     transport: impl TransportParser,
 ) -> Result<(), ParseError> {
-    let layer = if out.link.ethertype == 0x86dd { Layer::Ipv6 } else { Layer::Ipv4 };
+    let layer = if ethertype == 0x86dd { Layer::Ipv6 } else { Layer::Ipv4 };
     let [first] = *bytes.array(layer, bytes.ip)?;
-    match (first >> 4, out.link.ethertype) {
+    match (first >> 4, ethertype) {
         (4, 0x0800 | 0) => ipv4(bytes, out, transport),
         (6, 0x86dd | 0) => ipv6(bytes, out, transport),
         (version, _) => Err(bad_field(layer, bytes.ip, "version", version.into())),

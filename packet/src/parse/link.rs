@@ -12,8 +12,8 @@ const VLAN_TAGS: [u16; 3] = [0x8100, 0x88a8, 0x9100];
 /// Tags on one frame. QinQ has two; more than four is nobody's network.
 const MAX_TAGS: usize = 4;
 
-/// What a frame carries, and where that begins.
-type Payload = (Kind, usize);
+/// What a frame carries, where that begins, and its ethertype.
+type Payload = (Kind, usize, u16);
 
 /// Reads the link layer into `info`.
 #[inline(always)]
@@ -49,7 +49,7 @@ fn ethernet(bytes: Bytes<'_>, info: &mut LinkInfo) -> Result<Payload, ParseError
         // Nearly all frames: read without a call.
         ethertype @ (IPV4 | IPV6) => {
             info.ethertype = ethertype;
-            Ok((Kind::Ip, 14))
+            Ok((Kind::Ip, 14, ethertype))
         }
         ethertype => tagged(bytes, ethertype, 14, info),
     }
@@ -78,7 +78,7 @@ fn tagged(
         ARP => Kind::Arp,
         _ => Kind::Other,
     };
-    Ok((kind, offset))
+    Ok((kind, offset, ethertype))
 }
 
 /// Bare IP: the version must be one that the link type allows.
@@ -90,7 +90,7 @@ fn raw(link: LinkType, bytes: Bytes<'_>, info: &mut LinkInfo) -> Result<Payload,
         (6, LinkType::RawIp | LinkType::Ipv6) => IPV6,
         (version, _) => return Err(bad_field(Layer::Link, 0, "IP version", version.into())),
     };
-    Ok((Kind::Ip, 0))
+    Ok((Kind::Ip, 0, info.ethertype))
 }
 
 /// BSD loopback: an address family, whose number for IPv6 differs from one BSD to the next. Of
@@ -106,8 +106,8 @@ fn loopback(link: LinkType, bytes: Bytes<'_>, info: &mut LinkInfo) -> Result<Pay
     let either = [u32::from_be_bytes(family), u32::from_le_bytes(family)];
     let orders = if link == LinkType::Loop { &either[..1] } else { &either[..] };
     let Some(ethertype) = orders.iter().find_map(|family| ethertype_of(*family)) else {
-        return Ok((Kind::Other, 4));
+        return Ok((Kind::Other, 4, 0));
     };
     info.ethertype = ethertype;
-    Ok((Kind::Ip, 4))
+    Ok((Kind::Ip, 4, ethertype))
 }
