@@ -380,8 +380,9 @@ impl State {
         packet: &PacketContext<'_>,
         verdict: &Verdict,
     ) -> Option<(DatagramKey, FragmentInfo)> {
-        let is_exempt = verdict.is_pass() && verdict.outcome != Outcome::Pass(PassReason::Router);
-        let follows = is_exempt || is_dhcp_to_all(policy, interface, packet);
+        let is_router = verdict.outcome == Outcome::Pass(PassReason::Router);
+        let follows =
+            !is_router && (verdict.is_pass() || is_dhcp_to_all(policy, interface, packet));
         let info = packet.headers.fragment.filter(|_| follows)?;
         Some((self.datagram(packet, info), info))
     }

@@ -181,7 +181,7 @@ fn l4(rng: &mut Rng) -> L4Match {
             let icmp = IcmpMatch { kind, code };
             if rng.bool() { L4Match::Icmp(icmp) } else { L4Match::Icmpv6(icmp) }
         }
-        _ => L4Match::Other([47, 132, 51][rng.usize(..3)]),
+        _ => L4Match::Other([47, 132, 51, 99][rng.usize(..4)]),
     }
 }
 

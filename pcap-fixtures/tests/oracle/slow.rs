@@ -137,12 +137,14 @@ impl Slow {
         if let Some(answer) = self.before_fragments(&interface, packet) {
             // Later fragments show no port, so they follow the first of an exempt datagram; what
             // waited to see whether it is DHCP follows a first that is not, too.
-            let is_exempt = answer.passes() && answer.outcome != Outcome::Pass(PassReason::Router);
+            // Those of the router need not: its address suffices.
+            let is_router = answer.outcome == Outcome::Pass(PassReason::Router);
             if headers.fragment.is_some()
-                && (is_exempt || self.may_be_dhcp_to_all(&interface, packet))
+                && !is_router
+                && (answer.passes() || self.may_be_dhcp_to_all(&interface, packet))
             {
                 match self.fragments.first(&interface.id, packet) {
-                    Err(reason) if is_exempt => return Answer::drop(reason),
+                    Err(reason) if answer.passes() => return Answer::drop(reason),
                     Err(_) => {}
                     Ok(()) => self.fragments.decide(&interface.id, packet, &answer),
                 }
