@@ -298,9 +298,13 @@ pub(crate) fn advance(track: &mut Track, from: From, tcp: &Tcp) -> Option<FlowSt
     if completes && !track.confirms_answer(tcp) {
         return None;
     }
+    // As with a SYN: nobody takes over what the answer to one says later.
+    if syn && state != S::TcpSynRecv {
+        return None;
+    }
     track.learn(from, tcp);
     if syn {
-        return (state == S::TcpSynRecv).then_some(state);
+        return Some(state);
     }
     let state = if completes { S::TcpEstablished } else { state };
     if fin && !track.has(FIN, from) {

@@ -176,6 +176,17 @@ fn syns_are_never_outside() {
     ]);
 }
 
+/// A SYN-ACK on a connection has no effect (RFC 5961, section 4): what it acknowledges was learned,
+/// and put the true segments outside.
+#[test]
+fn a_late_answer_teaches_nothing() {
+    after_open(&[
+        (1.0, '<', "SA seq=5001 ack=68001 win=65535", "nothing"),
+        (1.1, '<', "PA seq=5001 ack=1001 len=10", "taken"),
+        (1.2, '>', "PA seq=1001 ack=5011 win=1000 len=10", "taken"),
+    ]);
+}
+
 #[test]
 fn only_tcp_has_windows() {
     let mut tracker = Tracker::new(8);

@@ -169,8 +169,8 @@ impl Pipeline {
     }
 
     /// Replaces the policy: the next packet is judged by the new one, tracked flows stay
-    /// (SEMANTICS 3.4, 6.12) but for those of addresses that an interface has lost (7.12). Rule
-    /// hits start again at zero, since rules are numbered anew.
+    /// (SEMANTICS 3.4, 6.12) but for those of addresses that an interface has lost, and all of an
+    /// interface that is gone (7.12). Rule hits start again at zero, since rules are numbered anew.
     pub fn set_policy(&mut self, policy: Arc<CompiledPolicy>) {
         let names = self.names.after(&self.policy, &policy);
         self.take_over(policy, names);
@@ -180,12 +180,13 @@ impl Pipeline {
     /// pipelines have that share flows, or after ones that came in between. It then takes a time
     /// that does not grow with the number of rules, but for clearing their counters.
     pub fn take_over(&mut self, policy: Arc<CompiledPolicy>, names: Names) {
-        let lost = lost_addresses(&self.policy, &policy, &names);
-        if !lost.is_empty() {
+        let (gone, lost) = lost_ends(&self.policy, &policy, &names);
+        if !gone.is_empty() || !lost.is_empty() {
             let all = 0..self.state.connections.places();
             self.state.connections.retain(all, |flow| {
                 let addresses = flow.key.addresses().into_iter();
-                addresses.map(|address| (flow.scope, address)).all(|end| !lost.contains(&end))
+                let mut ends = addresses.map(|address| (flow.scope, address));
+                !gone.contains(&flow.scope) && ends.all(|end| !lost.contains(&end))
             });
         }
         let tracked = |i: &CompiledInterface| (names.scope(&i.id), profile(i.timeouts));
@@ -379,8 +380,9 @@ impl State {
         packet: &PacketContext<'_>,
         verdict: &Verdict,
     ) -> Option<(DatagramKey, FragmentInfo)> {
-        let is_exempt = verdict.is_pass() && verdict.outcome != Outcome::Pass(PassReason::Router);
-        let follows = is_exempt || is_dhcp_to_all(policy, interface, packet);
+        let is_router = verdict.outcome == Outcome::Pass(PassReason::Router);
+        let follows =
+            !is_router && (verdict.is_pass() || is_dhcp_to_all(policy, interface, packet));
         let info = packet.headers.fragment.filter(|_| follows)?;
         Some((self.datagram(packet, info), info))
     }
@@ -715,20 +717,24 @@ fn is_untracked(
     forward_view || (!is_opening_syn && reverse_view())
 }
 
-/// The addresses that interfaces of `old` have no longer in `new`.
-fn lost_addresses(
+/// The interfaces of `old` that `new` has no longer, and the addresses that interfaces have lost,
+/// those of the former among them.
+fn lost_ends(
     old: &CompiledPolicy,
     new: &CompiledPolicy,
     names: &Names,
-) -> HashSet<(Scope, IpAddr)> {
-    let mut lost = HashSet::new();
+) -> (HashSet<Scope>, HashSet<(Scope, IpAddr)>) {
+    let (mut gone, mut lost) = (HashSet::new(), HashSet::new());
     for before in old.interfaces() {
         let scope = names.scope(&before.id);
         let after = new.interface_by_id(&before.id).and_then(|i| new.interfaces().get(i));
+        if after.is_none() {
+            gone.insert(scope);
+        }
         let is_lost = |address: &&IpAddr| !after.is_some_and(|after| after.owns(address));
         lost.extend(before.addresses.iter().filter(is_lost).map(|&address| (scope, address)));
     }
-    lost
+    (gone, lost)
 }
 
 fn profile(timeouts: Timeouts) -> TimeoutProfile {

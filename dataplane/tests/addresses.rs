@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use sgwall_dataplane::{Attribution, Config, FrameInput, Judge, Judgement, Pipeline};
-use sgwall_packet::{LinkType, PacketSpec, Timestamp};
+use sgwall_packet::{Direction, LinkType, PacketSpec, Timestamp};
 use sgwall_rules::compile::{CompiledPolicy, Generation};
 use sgwall_rules::load::{Input, load};
 
@@ -16,6 +16,11 @@ security_group = [{ id = "sg-1", vpc = "vpc", ingress = [], egress = [{ protocol
 
 /// A policy of interfaces with their addresses.
 fn policy(interfaces: &[(&str, &str)]) -> Arc<CompiledPolicy> {
+    compile(interfaces, "")
+}
+
+/// The same, with more keys of the last interface.
+fn compile(interfaces: &[(&str, &str)], more: &str) -> Arc<CompiledPolicy> {
     let mut text = NETWORK.to_owned();
     for (id, addresses) in interfaces {
         text += &format!(
@@ -23,6 +28,7 @@ fn policy(interfaces: &[(&str, &str)]) -> Arc<CompiledPolicy> {
              security_groups = [\"sg-1\"]\n"
         );
     }
+    text += more;
     let input = Input { name: "policy".into(), bytes: text.as_bytes() };
     let loaded = load(&[input]).unwrap_or_else(|e| panic!("{e:?}"));
     Arc::new(CompiledPolicy::compile(&loaded.policy, Generation(0)))
@@ -80,4 +86,27 @@ fn flows_end_with_their_address() {
     assert_eq!(after(&[("a", both)], &[&[("a", other), ("b", one)]]), ("no-rule", 1));
     // The interface deleted, or detached and attached again under the same id.
     assert_eq!(after(&[("a", both)], &[&[], &[("a", both)]]), ("no-rule", 0));
+}
+
+/// Without address check an interface has flows of addresses that are not its own: they end with the
+/// interface, and do not come back with another of its name.
+#[test]
+fn an_interface_that_is_gone_takes_the_flows_that_it_carried() {
+    let carrier = |own| compile(&[("b", "\"10.0.1.20\""), ("a", own)], "source_dest_check = false");
+    let config = Config { max_flows: 10, hash_seed: [1, 2, 3, 4] };
+    let egress = Attribution {
+        only: Some(vec![1]),
+        direction: Some(Direction::Egress),
+        ..Attribution::default()
+    };
+    let mut judge = Judge::new(Pipeline::new(carrier("\"10.0.1.10\""), config), egress.clone());
+    let carried = "udp 10.0.9.9:4000 -> 203.0.113.1:53";
+    assert_eq!(reason(&mut judge, 0, carried), "allowed-tracked");
+    assert_eq!(reason(&mut judge, 1, carried), "established");
+    judge.set_policy(carrier("\"10.0.1.11\""), egress.clone());
+    assert_eq!(reason(&mut judge, 2, carried), "established");
+    judge.set_policy(policy(&[("b", "\"10.0.1.20\"")]), Attribution::default());
+    assert_eq!(judge.pipeline().connections().len(), 0);
+    judge.set_policy(carrier("\"10.0.1.10\""), egress);
+    assert_eq!(reason(&mut judge, 3, carried), "allowed-tracked");
 }
