@@ -2,6 +2,8 @@
 //! No devices: frames lie in memory, packed, and are judged in batches of 64.
 
 #![allow(missing_docs)]
+// It measures time.
+#![allow(clippy::disallowed_methods)]
 
 use std::hint::black_box;
 use std::sync::Barrier;

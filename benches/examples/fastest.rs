@@ -1,6 +1,9 @@
 //! The fastest of many short runs of the pipeline, ns a packet: what is left when nothing else
 //! disturbs. `fastest [established|new|untracked|refused] [FLOWS] [RULES] [RUNS]`
 
+// It measures time.
+#![allow(clippy::disallowed_methods)]
+
 use std::time::Instant;
 
 use sgwall_benches::workload::{DATA, Frames, NOW, judge, open, pipeline, shuffled};

@@ -76,6 +76,15 @@ pub(crate) struct Handle {
     version: u16,
 }
 
+/// The flow of a packet, the end that sent it, and where its entry most likely is.
+#[derive(Clone, Copy)]
+pub(crate) struct Whose<'a, K> {
+    pub(crate) index: u32,
+    pub(crate) scope: Scope,
+    pub(crate) key: &'a K,
+    pub(crate) side: Side,
+}
+
 #[derive(Clone, Copy, Debug)]
 struct Slot<K: Key> {
     _align: K::Align,
@@ -150,8 +159,7 @@ impl<K: Key> Store<K> {
     #[inline]
     pub(crate) fn note_marked(
         &mut self,
-        index: u32,
-        (scope, key, side): (Scope, &K, Side),
+        Whose { index, scope, key, side }: Whose<'_, K>,
         mark: Mark,
         headers: &Headers,
         now: Timestamp,

@@ -13,7 +13,7 @@ use crate::allowance::Allowance;
 use crate::entry::{Flow, FlowView};
 use crate::index::NONE;
 use crate::mark::Mark;
-use crate::store::{Handle, Store};
+use crate::store::{Handle, Store, Whose};
 use crate::timeouts::TimeoutProfile;
 use crate::{RuleTag, Scope};
 
@@ -272,15 +272,15 @@ impl ConnTable {
         timeouts: &TimeoutProfile,
         in_window: bool,
     ) -> Option<Noted> {
-        let Probe { candidate, scope, side, .. } = *probe;
+        let Probe { candidate: index, scope, side, .. } = *probe;
         match &probe.key {
             FlowKey::V4(key) => {
-                let whose = (scope, key, side);
-                self.v4.note_marked(candidate, whose, mark, headers, now, timeouts, in_window)
+                let whose = Whose { index, scope, key, side };
+                self.v4.note_marked(whose, mark, headers, now, timeouts, in_window)
             }
             FlowKey::V6(key) => {
-                let whose = (scope, key, side);
-                self.v6.note_marked(candidate, whose, mark, headers, now, timeouts, in_window)
+                let whose = Whose { index, scope, key, side };
+                self.v6.note_marked(whose, mark, headers, now, timeouts, in_window)
             }
         }
     }

@@ -173,7 +173,7 @@ impl Track {
 /// Bytes of a window as its field counts them, rounded up: what fits is never taken for too much.
 #[inline]
 fn in_units(bytes: u32, shift: u8) -> u16 {
-    (u64::from(bytes) + ((1 << shift) - 1) >> shift).min(u16::MAX.into()) as u16
+    ((u64::from(bytes) + ((1 << shift) - 1)) >> shift).min(u16::MAX.into()) as u16
 }
 
 /// Notes the SYN that opens a flow.
