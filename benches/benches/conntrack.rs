@@ -1,102 +1,172 @@
-//! The flow table by number of flows, against dashmap and a plain hash map with the same hash.
+//! The flow table by number of flows, one thread and two: look-ups of established flows, insertion,
+//! expiry, and all of it together; dashmap and a plain hash map with the same hash beside it.
+//!
+//! Ten million flows, 1.2 GB a table, only with `SGWALL_BENCH_LARGE=1` in the environment.
 
 #![allow(missing_docs)]
+// It measures time.
+#![allow(clippy::disallowed_methods)]
 
 use std::collections::HashMap;
 use std::hint::black_box;
+use std::sync::Barrier;
+use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use dashmap::DashMap;
-use sgwall_benches::Random;
+use sgwall_benches::flows::{Flows, NOW, Operation, Segment, Way, packet};
+use sgwall_benches::{RUN, Random, Work};
 use sgwall_conntrack::{Config, ConnTable, FlowState, Lookup, RuleTag, Scope, TimeoutProfile};
-use sgwall_packet::{FlowKey, Headers, LinkInfo, Tcp, TcpFlags, Timestamp, Transport};
-
-const NOW: Timestamp = Timestamp::from_secs(1_700_000_000);
+use sgwall_packet::{FlowKey, Headers, Timestamp};
 
 /// What a map of the standard kind would hold of a flow.
 type Value = (Timestamp, u32, u8, [u32; 4]);
+type Dash = DashMap<FlowKey, Value, ahash::RandomState>;
+type Map = HashMap<FlowKey, Value, ahash::RandomState>;
 
-fn syn(n: u64) -> Headers {
-    let transport = Transport::Tcp(Tcp {
-        src_port: n as u16,
-        dst_port: 443,
-        seq: 1,
-        ack: 0,
-        window: 65_535,
-        flags: TcpFlags::SYN,
-        window_scale: None,
-        payload_len: 0,
-    });
-    Headers {
-        link: LinkInfo::NONE,
-        src: std::net::IpAddr::V4(((n >> 16) as u32).into()),
-        dst: std::net::IpAddr::V4(0x0a00_010a.into()),
-        protocol: 6,
-        transport,
-        fragment: None,
-        dont_fragment: true,
-        hop_limit: 64,
-        ip_len: 40,
-        ip_offset: 0,
-        transport_offset: 20,
+const VALUE: Value = (NOW, 0, 0, [0; 4]);
+
+fn sizes() -> Vec<u32> {
+    let is_large = std::env::var_os("SGWALL_BENCH_LARGE").is_some();
+    let sizes = [10_000, 1_000_000, 10_000_000];
+    sizes.into_iter().filter(|&flows| is_large || flows <= 1_000_000).collect()
+}
+
+fn state() -> ahash::RandomState {
+    ahash::RandomState::with_seeds(1, 2, 3, 4)
+}
+
+fn key(flow: u32) -> FlowKey {
+    FlowKey::of(&packet(false, flow, Segment::Syn)).expect("a flow").0
+}
+
+/// As `conntrack/insert/1 thread/10000`.
+fn operations(c: &mut Criterion) {
+    for operation in Operation::ALL {
+        for threads in [1, 2] {
+            // Two threads are about what one takes from the other, not about ways of looking up.
+            if threads == 2
+                && matches!(operation, Operation::Uniform(Way::One) | Operation::Zipf(Way::One))
+            {
+                continue;
+            }
+            let mut group = c.benchmark_group(format!("conntrack/{}", operation.name()));
+            group.throughput(Throughput::Elements((threads * RUN) as u64)).sample_size(20);
+            let s = if threads == 1 { "" } else { "s" };
+            for flows in sizes() {
+                let new = |_| Flows::new(operation, flows, false);
+                let mut works: Vec<_> = (0..threads).map(new).collect();
+                group.bench_function(
+                    BenchmarkId::new(format!("{threads} thread{s}"), flows),
+                    |b| {
+                        b.iter_custom(|iterations| together(&mut works, iterations));
+                    },
+                );
+            }
+            group.finish();
+        }
     }
 }
 
-fn flows(n: usize) -> Vec<Headers> {
-    let mut random = Random::new(0x5eed_0003);
-    (0..n).map(|_| syn(random.draw())).collect()
-}
-
-fn table(n: usize) -> ConnTable {
-    ConnTable::new(Config { max_entries: n, hash_seed: [1, 2, 3, 4] })
-}
-
-/// A packet of a known flow: looked up, and noted in its entry.
-fn established(c: &mut Criterion) {
-    let mut group = c.benchmark_group("conntrack/established");
-    let timeouts = TimeoutProfile::default();
-    for n in [1_000, 100_000, 1_000_000] {
-        let flows = flows(n);
-        let sample: Vec<_> = flows.iter().step_by(n.div_ceil(10_000)).copied().collect();
-        let mut table = table(n + 1);
-        let state = ahash::RandomState::with_seeds(1, 2, 3, 4);
-        let mut map: HashMap<FlowKey, Value, _> = HashMap::with_hasher(state.clone());
-        let dash: DashMap<FlowKey, Value, _> = DashMap::with_hasher(state);
-        for flow in &flows {
-            table.insert(Scope(0), flow, NOW, &timeouts, RuleTag(0), 0).expect("room");
-            let key = FlowKey::of(flow).expect("a flow").0;
-            map.insert(key, (NOW, 0, 0, [0; 4]));
-            dash.insert(key, (NOW, 0, 0, [0; 4]));
+/// So many runs of each, at the same time; the time that the slowest took for them, were each run of
+/// [`RUN`] flows.
+fn together<W: Work>(works: &mut [W], iterations: u64) -> Duration {
+    let barrier = Barrier::new(works.len());
+    let repeat = |work: &mut W| {
+        barrier.wait();
+        let (mut taken, mut operations) = (Duration::ZERO, 0);
+        for _ in 0..iterations {
+            work.prepare();
+            let begin = Instant::now();
+            operations += work.run();
+            taken += begin.elapsed();
         }
-        group.throughput(Throughput::Elements(sample.len() as u64));
-        group.bench_function(BenchmarkId::new("sgwall", n), |b| {
-            b.iter(|| {
-                for flow in &sample {
-                    if let Lookup::Hit(hit) = table.lookup(Scope(0), flow, NOW) {
-                        table.refresh(&hit, flow, NOW, &timeouts);
-                    }
+        taken.mul_f64(iterations as f64 * RUN as f64 / operations as f64)
+    };
+    if let [work] = works {
+        return repeat(work);
+    }
+    std::thread::scope(|scope| {
+        let threads = works.iter_mut().map(|work| scope.spawn(|| repeat(work)));
+        let threads: Vec<_> = threads.collect();
+        threads.into_iter().map(|thread| thread.join().expect("it ends")).max().unwrap_or_default()
+    })
+}
+
+/// What is written down of a packet in a map: when it came.
+fn note(value: &mut Value) {
+    value.0 = black_box(NOW);
+}
+
+/// Established flows, all as likely, in maps of other kinds: found, and a time written down.
+fn peers(c: &mut Criterion) {
+    let mut group = c.benchmark_group("conntrack/established-uniform-one");
+    group.throughput(Throughput::Elements(RUN as u64)).sample_size(20);
+    for flows in sizes() {
+        let mut map: Map = HashMap::with_hasher(state());
+        let dash: Dash = DashMap::with_hasher(state());
+        for flow in 0..flows {
+            map.insert(key(flow), VALUE);
+            dash.insert(key(flow), VALUE);
+        }
+        let mut random = Random::new(0x5eed_0008);
+        let mut packets = || -> Vec<Headers> {
+            let flow = |_| (random.draw() % u64::from(flows)) as u32;
+            (0..RUN).map(flow).map(|flow| packet(false, flow, Segment::Data)).collect()
+        };
+        let size = criterion::BatchSize::PerIteration;
+        group.bench_function(BenchmarkId::new("hashmap", flows), |b| {
+            let look = |packets: Vec<Headers>| {
+                for packet in &packets {
+                    let (key, _) = FlowKey::of(packet).expect("a flow");
+                    map.get_mut(&key).map(note).expect("it is there");
                 }
-            });
+                packets
+            };
+            b.iter_batched(&mut packets, look, size);
         });
-        group.bench_function(BenchmarkId::new("hashmap", n), |b| {
-            b.iter(|| {
-                for flow in &sample {
-                    let key = FlowKey::of(flow).expect("a flow").0;
-                    if let Some(value) = map.get_mut(&key) {
-                        value.0 = black_box(NOW);
-                    }
+        group.bench_function(BenchmarkId::new("dashmap", flows), |b| {
+            let look = |packets: Vec<Headers>| {
+                for packet in &packets {
+                    let (key, _) = FlowKey::of(packet).expect("a flow");
+                    dash.get_mut(&key).map(|mut value| note(&mut value)).expect("it is there");
                 }
-            });
+                packets
+            };
+            b.iter_batched(&mut packets, look, size);
         });
-        group.bench_function(BenchmarkId::new("dashmap", n), |b| {
-            b.iter(|| {
-                for flow in &sample {
-                    let key = FlowKey::of(flow).expect("a flow").0;
-                    if let Some(mut value) = dash.get_mut(&key) {
-                        value.0 = black_box(NOW);
-                    }
-                }
-            });
+    }
+    group.finish();
+    insertion_into_dashmap(c);
+}
+
+/// New flows, until as many as there is room for are in it.
+fn insertion_into_dashmap(c: &mut Criterion) {
+    struct Insertion(Dash, u32, Vec<Headers>);
+    impl Work for Insertion {
+        fn prepare(&mut self) {
+            if self.0.len() == self.1 as usize {
+                self.0.clear();
+            }
+            let begin = self.0.len() as u32;
+            let flows = begin..self.1.min(begin + RUN as u32);
+            self.2 = flows.map(|flow| packet(false, flow, Segment::Syn)).collect();
+        }
+
+        fn run(&mut self) -> usize {
+            for packet in &self.2 {
+                self.0.insert(FlowKey::of(packet).expect("a flow").0, VALUE);
+            }
+            self.2.len()
+        }
+    }
+    let mut group = c.benchmark_group("conntrack/insert");
+    group.throughput(Throughput::Elements(RUN as u64)).sample_size(20);
+    for flows in sizes() {
+        let dash = DashMap::with_capacity_and_hasher(flows as usize, state());
+        let mut works = [Insertion(dash, flows, Vec::new())];
+        group.bench_function(BenchmarkId::new("dashmap", flows), |b| {
+            b.iter_custom(|iterations| together(&mut works, iterations));
         });
     }
     group.finish();
@@ -108,13 +178,12 @@ fn window(c: &mut Criterion) {
     let mut group = c.benchmark_group("conntrack/window");
     let timeouts = TimeoutProfile::default();
     for n in [1_000, 100_000] {
-        let flows = flows(n);
-        let mut table = table(n + 1);
+        let mut table = ConnTable::new(Config { max_entries: n, hash_seed: [1, 2, 3, 4] });
         let mut sample = Vec::new();
-        for flow in &flows {
-            table.insert(Scope(0), flow, NOW, &timeouts, RuleTag(0), 0).expect("room");
-            let answer = segment(&turned(flow), 9, 2, TcpFlags::SYN | TcpFlags::ACK);
-            let data = segment(flow, 2, 10, TcpFlags::ACK);
+        for flow in 0..n as u32 {
+            let [syn, answer, data] = [Segment::Syn, Segment::SynAck, Segment::Data]
+                .map(|segment| packet(false, flow, segment));
+            table.insert(Scope(0), &syn, NOW, &timeouts, RuleTag(0), 0).expect("room");
             for packet in [&answer, &data] {
                 if let Lookup::Hit(hit) = table.lookup(Scope(0), packet, NOW) {
                     table.refresh(&hit, packet, NOW, &timeouts);
@@ -145,57 +214,5 @@ fn window(c: &mut Criterion) {
     group.finish();
 }
 
-/// The same packet from the other end.
-fn turned(headers: &Headers) -> Headers {
-    let mut turned = Headers { src: headers.dst, dst: headers.src, ..*headers };
-    if let Transport::Tcp(tcp) = &mut turned.transport {
-        (tcp.src_port, tcp.dst_port) = (tcp.dst_port, tcp.src_port);
-    }
-    turned
-}
-
-fn segment(headers: &Headers, seq: u32, ack: u32, flags: TcpFlags) -> Headers {
-    let mut segment = *headers;
-    if let Transport::Tcp(tcp) = &mut segment.transport {
-        (tcp.seq, tcp.ack, tcp.flags) = (seq, ack, flags);
-    }
-    segment
-}
-
-/// The first packet of a flow, into an empty table with room.
-fn open(c: &mut Criterion) {
-    let mut group = c.benchmark_group("conntrack/open");
-    group.sample_size(20);
-    let n = 100_000;
-    let flows = flows(n);
-    let timeouts = TimeoutProfile::default();
-    group.throughput(Throughput::Elements(n as u64));
-    group.bench_function("sgwall", |b| {
-        b.iter_batched(
-            || table(n),
-            |mut table| {
-                for flow in &flows {
-                    let _ = table.insert(Scope(0), flow, NOW, &timeouts, RuleTag(0), 0);
-                }
-                table
-            },
-            criterion::BatchSize::LargeInput,
-        );
-    });
-    group.bench_function("dashmap", |b| {
-        b.iter_batched(
-            || DashMap::with_capacity_and_hasher(n, ahash::RandomState::with_seeds(1, 2, 3, 4)),
-            |dash: DashMap<FlowKey, Value, _>| {
-                for flow in &flows {
-                    dash.insert(FlowKey::of(flow).expect("a flow").0, (NOW, 0, 0, [0; 4]));
-                }
-                dash
-            },
-            criterion::BatchSize::LargeInput,
-        );
-    });
-    group.finish();
-}
-
-criterion_group!(benches, established, window, open);
+criterion_group!(benches, operations, peers, window);
 criterion_main!(benches);

@@ -4,60 +4,20 @@
 #![allow(missing_docs)]
 
 use std::hint::black_box;
-use std::net::{IpAddr, Ipv4Addr};
 
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use ipnet::IpNet;
+use sgwall_benches::lookups::{COLD, Evictor, FEW, MANY, Packet, aimed, look_up, rules_of, stray};
 use sgwall_benches::{Random, policy, rules, rules6};
 use sgwall_packet::Direction;
 use sgwall_rules::compile::{CompiledPolicy, Generation, RuleSet};
 use sgwall_rules::matcher::Matcher;
 use sgwall_rules::model::{L4Match, Peer, SecurityGroupRule};
 
-/// Remote address, protocol number, destination port.
-type Packet = (IpAddr, u8, u16);
-
-/// Packets that the cache, and the processor's guesses, can know.
-const FEW: usize = 4096;
-/// Packets that they cannot.
-const MANY: usize = 65_536;
-/// Packets that come upon a cold cache: a batch of four queues.
-const COLD: usize = 256;
-
-/// Packets at the edges of rules' prefixes and ports.
-fn aimed(rules: &[SecurityGroupRule], n: usize) -> Vec<Packet> {
-    let mut random = Random::new(0x5eed_0002);
-    let packet = |_| {
-        let bits = random.draw();
-        let rule = &rules[bits as usize % rules.len()];
-        match (&rule.peer, rule.matches) {
-            (Peer::Cidr(cidr), L4Match::Tcp(ports)) => (cidr.network(), 6, ports.from),
-            (Peer::Cidr(cidr), L4Match::Udp(ports)) => (cidr.broadcast(), 17, ports.to),
-            _ => unreachable!("the rules are of TCP and UDP, with ranges"),
-        }
-    };
-    (0..n).map(packet).collect()
-}
-
-/// Packets from and to anywhere.
-fn stray(rules: &[SecurityGroupRule], n: usize) -> Vec<Packet> {
-    let mut random = Random::new(0x5eed_0003);
-    let is_ipv6 = matches!(rules[0].peer, Peer::Cidr(IpNet::V6(_)));
-    let packet = |_| {
-        let (bits, more) = (random.draw(), random.draw());
-        let address = match is_ipv6 {
-            true => IpAddr::V6((u128::from(bits) << 64 | u128::from(more)).into()),
-            false => IpAddr::V4((bits as u32).into()),
-        };
-        (address, if more & 1 == 0 { 6 } else { 17 }, (more >> 40) as u16)
-    };
-    (0..n).map(packet).collect()
-}
-
-/// Half of either, in no order.
-fn mixed(rules: &[SecurityGroupRule], n: usize) -> Vec<Packet> {
+/// Half of packets that match and of strays, in no order.
+fn mixed(rules: &RuleSet, n: usize) -> Vec<Packet> {
     let mut random = Random::new(0x5eed_0004);
-    let both = aimed(rules, n).into_iter().zip(stray(rules, n));
+    let both = aimed(rules, n).into_iter().zip(stray(false, n));
     both.map(|(aimed, stray)| if random.draw() >> 63 == 0 { aimed } else { stray }).collect()
 }
 
@@ -73,15 +33,13 @@ fn compiled(rules: Vec<SecurityGroupRule>) -> CompiledPolicy {
 }
 
 fn ingress(policy: &CompiledPolicy) -> &RuleSet {
-    let nobody = IpAddr::from(Ipv4Addr::UNSPECIFIED);
-    policy.interfaces()[0].groups(Direction::Ingress, &nobody)
+    rules_of(policy, 0, Direction::Ingress)
 }
 
 fn lookup(c: &mut Criterion) {
     let mut group = c.benchmark_group("matcher/lookup");
     for n in [10, 100, 1_000, 10_000, 100_000] {
         let rules = rules(n);
-        let packets = mixed(&rules, FEW);
         let flat: Vec<_> = rules
             .iter()
             .filter_map(|rule| match (&rule.peer, rule.matches) {
@@ -92,6 +50,7 @@ fn lookup(c: &mut Criterion) {
             .collect();
         let compiled = compiled(rules);
         let set = ingress(&compiled);
+        let packets = mixed(set, FEW);
         group.throughput(Throughput::Elements(packets.len() as u64));
         group.bench_with_input(BenchmarkId::new("sgwall", n), &packets, |b, packets| {
             b.iter(|| {
@@ -113,27 +72,22 @@ fn lookup(c: &mut Criterion) {
     group.finish();
 }
 
-fn one_by_one(matcher: &Matcher, packets: &[Packet]) {
-    for (remote, protocol, port) in packets {
-        black_box(matcher.lookup(remote, *protocol, *port));
-    }
-}
-
 /// Lookups as `matcher/v4/hit/many/batch/10000`.
 fn kinds(c: &mut Criterion) {
     let families = [("v4", rules as fn(usize) -> Vec<SecurityGroupRule>), ("v6", rules6)];
     for (family, rules) in families {
         for n in [1_000, 10_000, 100_000] {
             let rules = rules(n);
-            let traffic = [("hit", aimed(&rules, MANY)), ("miss", stray(&rules, MANY))];
             let compiled = compiled(rules);
-            let matcher = ingress(&compiled).matcher();
+            let set = ingress(&compiled);
+            let traffic = [("hit", aimed(set, MANY)), ("miss", stray(family == "v6", MANY))];
+            let matcher = set.matcher();
             for (kind, packets) in &traffic {
                 for (flows, packets) in [("few", &packets[..FEW]), ("many", &packets[..])] {
                     let mut group = c.benchmark_group(format!("matcher/{family}/{kind}/{flows}"));
                     group.throughput(Throughput::Elements(packets.len() as u64));
                     group.bench_function(BenchmarkId::new("one", n), |b| {
-                        b.iter(|| one_by_one(matcher, packets));
+                        b.iter(|| look_up(matcher, packets));
                     });
                     let mut out = vec![None; packets.len()];
                     group.bench_function(BenchmarkId::new("batch", n), |b| {
@@ -151,14 +105,13 @@ fn kinds(c: &mut Criterion) {
 fn cold(c: &mut Criterion, name: &str, n: usize, matcher: &Matcher, packets: &[Packet]) {
     let mut group = c.benchmark_group(name);
     group.throughput(Throughput::Elements(packets.len() as u64)).sample_size(20);
-    // Twice the last level's cache.
-    let mut other = vec![1u64; 64 << 17];
+    let evictor = Evictor::default();
     let mut evict = || {
-        other.iter_mut().step_by(8).for_each(|line| *line += 1);
+        evictor.evict();
         packets.to_vec()
     };
     group.bench_function(BenchmarkId::new("one", n), |b| {
-        let look = |packets: Vec<Packet>| one_by_one(matcher, &packets);
+        let look = |packets: Vec<Packet>| look_up(matcher, &packets);
         b.iter_batched(&mut evict, look, BatchSize::PerIteration);
     });
     group.bench_function(BenchmarkId::new("batch", n), |b| {

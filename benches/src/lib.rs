@@ -1,6 +1,9 @@
-//! Inputs that the benches share: rules, packets and flows, the same in every run.
+//! What is measured, for the benches and for `sgwall bench`: rules, packets and flows, the same in
+//! every run, and what is done with them. Who measures reads the clock.
 
 pub mod classbench;
+pub mod flows;
+pub mod lookups;
 pub mod workload;
 
 use std::net::IpAddr;
@@ -11,6 +14,19 @@ use sgwall_rules::model::{
     GroupRef, Interface, L4Match, Peer, Policy, PortRange, SecurityGroup, SecurityGroupRule,
     Subnet, Timeouts, Vpc,
 };
+
+/// Packets, look-ups or flows of a short run, about. Some tenths of a millisecond: long for the clock,
+/// short beside what else a machine does.
+pub const RUN: usize = 4096;
+
+/// Something to be measured in short runs.
+pub trait Work: Send {
+    /// Makes ready what the next run needs; it takes its time, which does not count.
+    fn prepare(&mut self) {}
+
+    /// A short run: how many packets, look-ups or flows it had, at least one.
+    fn run(&mut self) -> usize;
+}
 
 /// A xorshift generator: cheap, and the same numbers each time.
 #[derive(Clone, Debug)]
@@ -29,6 +45,12 @@ impl Random {
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
         self.0
+    }
+
+    /// A number from `from` to `to`, both among them.
+    pub fn within(&mut self, from: u16, to: u16) -> u16 {
+        let span = u64::from(to.saturating_sub(from)) + 1;
+        from + (self.draw() % span) as u16
     }
 }
 

@@ -1,5 +1,7 @@
 //! Frames in memory and a pipeline to judge them: the whole way of a packet but its devices.
 
+use std::hint::black_box;
+use std::ops::Range;
 use std::sync::Arc;
 
 use sgwall_conntrack::FlowState;
@@ -11,7 +13,7 @@ use sgwall_rules::model::{
     AclAction, L4Match, NetworkAcl, NetworkAclEntry, Peer, PortRange, SecurityGroupRule,
 };
 
-use crate::{Random, policy, rules};
+use crate::{RUN, Random, Work, policy, rules};
 
 /// When all packets come.
 pub const NOW: Timestamp = Timestamp::from_secs(1_700_000_000);
@@ -130,23 +132,28 @@ impl Frames {
     }
 }
 
-/// Judges frames, and adds up how many passed.
+/// Judges all frames, and adds up how many passed. Never part of its caller: `benches/guard` counts
+/// the instructions between its beginning and its end.
 ///
 /// # Panics
 /// If a frame is no IP packet.
 #[inline(never)]
 pub fn judge(pipeline: &mut Pipeline, frames: &Frames) -> usize {
+    judge_some(pipeline, frames, 0..frames.count())
+}
+
+fn judge_some(pipeline: &mut Pipeline, frames: &Frames, which: Range<usize>) -> usize {
     let &Frames { ref bytes, ref places, stride, direction } = frames;
     let (mut passed, mut headers) = (0, [Headers::NONE; BATCH]);
     let Some(stride) = stride else {
-        for batch in places.chunks(BATCH) {
+        for batch in places[which].chunks(BATCH) {
             let frame = |&(start, len): &(u32, u32)| &bytes[start as usize..][..len as usize];
             passed += judge_batch(pipeline, direction, &mut headers, batch.iter().map(frame));
         }
         return passed;
     };
     let len = places.first().map_or(0, |&(_, len)| len as usize);
-    for batch in bytes.chunks(stride * BATCH) {
+    for batch in bytes[which.start * stride..which.end * stride].chunks(stride * BATCH) {
         let frames = batch.chunks_exact(stride).map(|frame| &frame[..len]);
         passed += judge_batch(pipeline, direction, &mut headers, frames);
     }
@@ -180,6 +187,22 @@ fn judge_batch<'a>(
     passed
 }
 
+/// Reads the headers of all frames, which are of one length, and adds up how many are of IP packets. Never part of its caller,
+/// as [`judge`].
+#[inline(never)]
+#[must_use]
+pub fn parse_all(frames: &Frames) -> usize {
+    let mut headers = Headers::NONE;
+    let len = frames.places.first().map_or(0, |&(_, len)| len as usize);
+    let is_ip = |frame: &[u8]| {
+        let frame = &frame[..len];
+        let parsed = parse_into(LinkType::Ethernet, frame, frame.len(), &mut headers);
+        black_box(&headers);
+        usize::from(parsed == Ok(Kind::Ip))
+    };
+    frames.stride.map_or(0, |stride| frames.bytes.chunks_exact(stride).map(is_ip).sum())
+}
+
 /// The numbers below `n` in an order of no meaning, the same each time.
 #[must_use]
 pub fn shuffled(n: u32) -> Vec<u32> {
@@ -207,8 +230,113 @@ pub fn open(pipeline: &mut Pipeline, flows: u32) {
     ];
     for (line, direction) in steps {
         let frames = Frames::new(line, direction, 0..flows, &[60]);
-        assert_eq!(judge(pipeline, &frames), flows as usize, "{line}");
+        assert_eq!(judge_some(pipeline, &frames, 0..frames.count()), flows as usize, "{line}");
     }
     let states = pipeline.connections().iter(NOW).map(|flow| flow.state);
     assert!(states.into_iter().all(|state| state == FlowState::TcpEstablished));
+}
+
+/// What kind of packets a [`Packets`] judges: what becomes of them, and how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Traffic {
+    /// Data of tracked TCP flows whose handshake is complete.
+    Established,
+    /// The first packets of flows that become tracked.
+    New,
+    /// Packets that a rule admits without their flow being tracked.
+    Untracked,
+    /// Packets that no rule admits.
+    Refused,
+}
+
+impl Traffic {
+    /// All of them.
+    pub const ALL: [Traffic; 4] =
+        [Traffic::Established, Traffic::New, Traffic::Untracked, Traffic::Refused];
+
+    /// Its word.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Traffic::Established => "established",
+            Traffic::New => "new",
+            Traffic::Untracked => "untracked",
+            Traffic::Refused => "refused",
+        }
+    }
+
+    /// Its packets under the policy of [`pipeline`].
+    const fn line(self) -> &'static str {
+        match self {
+            Traffic::Established => DATA,
+            Traffic::New => "tcp 203.0.0.1:1 -> 10.0.1.10:443 S seq=1",
+            Traffic::Untracked => "udp 203.0.0.1:1 -> 10.0.1.10:53",
+            Traffic::Refused => "tcp 203.0.0.1:1 -> 10.0.1.10:444 S",
+        }
+    }
+}
+
+/// Packets of one kind, judged over and over.
+#[derive(Debug)]
+pub struct Packets {
+    traffic: Traffic,
+    pipeline: Pipeline,
+    frames: Frames,
+    /// The next to be judged.
+    at: usize,
+}
+
+impl Packets {
+    /// Packets of `flows` flows in no order, of these lengths in turn, under `rules` rules and those
+    /// of [`pipeline`].
+    #[must_use]
+    pub fn new(traffic: Traffic, flows: u32, rules: usize, lengths: &[usize]) -> Self {
+        let mut pipeline = pipeline(rules, flows as usize + 64);
+        if traffic == Traffic::Established {
+            open(&mut pipeline, flows);
+        }
+        // A run over fewer is too short for the clock; the first packet of a flow comes but once.
+        let count = if traffic == Traffic::New { flows as usize } else { RUN.max(flows as usize) };
+        let order = shuffled(flows).into_iter().cycle().take(count);
+        let frames = Frames::new(traffic.line(), Direction::Ingress, order, lengths);
+        Packets { traffic, pipeline, frames, at: 0 }
+    }
+
+    /// All frames once, as [`judge`] does it.
+    ///
+    /// # Panics
+    /// If one of them does not fare as its kind says.
+    pub fn judge_all(&mut self) -> usize {
+        let (count, passed) = (self.frames.count(), judge(&mut self.pipeline, &self.frames));
+        self.at = count;
+        self.check(count, passed);
+        count
+    }
+
+    fn check(&self, count: usize, passed: usize) {
+        let expected = if self.traffic == Traffic::Refused { 0 } else { count };
+        assert_eq!(passed, expected, "{:?}", self.traffic);
+    }
+}
+
+impl Work for Packets {
+    fn prepare(&mut self) {
+        if self.at == self.frames.count() {
+            self.at = 0;
+            if self.traffic == Traffic::New {
+                let places = 0..self.pipeline.connections().places();
+                self.pipeline.end_flows(places, NOW, |_| true);
+            }
+        }
+    }
+
+    fn run(&mut self) -> usize {
+        let end = (self.at + RUN).min(self.frames.count());
+        let which = self.at..end;
+        let count = which.len();
+        let passed = judge_some(&mut self.pipeline, &self.frames, which);
+        self.check(count, passed);
+        self.at = end;
+        count
+    }
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::bench::BenchCommand;
 use crate::replay::{At, MAX_WORKERS};
 use crate::run::{AskArgs, CONTROL, FlowsArgs, RunArgs, TraceArgs};
 use ipnet::IpNet;
@@ -45,53 +46,6 @@ pub(crate) enum Command {
     /// Measure this machine
     #[command(subcommand)]
     Bench(BenchCommand),
-}
-
-/// What to measure.
-#[derive(Debug, Subcommand)]
-pub(crate) enum BenchCommand {
-    /// How fast frames cross from one TAP interface to another (needs root and iperf3)
-    Forward(ForwardArgs),
-}
-
-/// Arguments of `sgwall bench forward`.
-#[derive(Debug, Args)]
-#[command(after_help = "\
-Makes two network namespaces with a TAP interface each and measures TCP, small UDP datagrams and new \
-connections between them with real clients: first through a forwarder that does nothing, then \
-through the firewall (100 rules, a network ACL, every flow tracked), in turns. Touches nothing else \
-on the machine, and deletes what it made.
-
-Exit status: 0 measured; 2 the command line is wrong; 3 root, a program or a device is missing, or \
-a measurement failed.")]
-pub(crate) struct ForwardArgs {
-    /// Queues of each interface, and workers
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
-    pub(crate) queues: u16,
-
-    /// Length of each measurement
-    #[arg(long, value_name = "S", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
-    pub(crate) seconds: u16,
-
-    /// MTU of both interfaces, bytes
-    #[arg(long, value_name = "BYTES", default_value_t = 9001, value_parser = clap::value_parser!(u16).range(1280..=65521))]
-    pub(crate) mtu: u16,
-
-    /// Without checksum and segmentation offload
-    #[arg(long)]
-    pub(crate) no_offload: bool,
-
-    /// Only the forwarder that does nothing
-    #[arg(long)]
-    pub(crate) null: bool,
-
-    /// How often to measure: what is compared takes turns, and medians are printed
-    #[arg(long, value_name = "P", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
-    pub(crate) pairs: u16,
-
-    /// Print one JSON object
-    #[arg(long)]
-    pub(crate) json: bool,
 }
 
 /// Arguments of `sgwall replay`.

@@ -20,13 +20,13 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use cli::{BenchCommand, Cli, Command};
+use cli::{Cli, Command};
 
 fn main() -> ExitCode {
     // A quoted arrow in a packet that was typed word by word would read as a flag.
     let words = std::env::args_os().map(|word| if word == "->" { "to".into() } else { word });
     let result = match Cli::parse_from(words).command {
-        Command::Bench(BenchCommand::Forward(args)) => bench::run(&args).map(|()| 0),
+        Command::Bench(command) => bench::run(&command).map(|()| 0),
         Command::Check(args) => check::run(&args),
         Command::Explain(args) => explain::run(&args).map(|()| 0),
         Command::Flows(args) => ask::flows(&args).map(|()| 0),

@@ -117,6 +117,13 @@ impl RuleSet {
         &self.matcher
     }
 
+    /// What each rule matches, with each prefix that its peer stands for.
+    pub fn prefixes(&self) -> impl Iterator<Item = (L4Match, IpNet)> {
+        self.inputs.iter().flat_map(|input| {
+            input.prefixes.as_slice().iter().map(|&prefix| (input.matches, prefix))
+        })
+    }
+
     /// Whether one rule with a literal `/0` peer of the family covers every port of TCP or UDP:
     /// `-1`, or the protocol with 0-65535 (SEMANTICS 6.2c). False for every other protocol, which
     /// is always tracked (6.2a).

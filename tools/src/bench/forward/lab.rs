@@ -9,7 +9,7 @@ use sgwall_netio::netns::{NetnsError, Scratch};
 use sgwall_netio::worker::{Handler, Plan, PortStats, Workers};
 
 use super::Contender;
-use crate::cli::ForwardArgs;
+use crate::bench::args::ForwardArgs;
 use crate::failure::Failure;
 
 /// Where the server listens, in its namespace.

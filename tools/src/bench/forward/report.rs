@@ -8,7 +8,7 @@ use sgwall_netio::worker::PortStats;
 
 use super::Contender;
 use super::measure::Measure;
-use crate::cli::ForwardArgs;
+use crate::bench::args::ForwardArgs;
 
 /// All measurements of a run.
 pub(super) struct Report<'a> {
