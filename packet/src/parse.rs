@@ -99,6 +99,7 @@ pub fn addresses(link: LinkType, frame: &[u8]) -> Option<(IpAddr, IpAddr)> {
 /// A frame with the knowledge of how long it was on the wire and where its packet begins.
 #[derive(Clone, Copy)]
 struct Bytes<'a> {
+    /// What there is of it: no more than was sent.
     captured: &'a [u8],
     /// Bytes that the sender sent: on the wire, or as an enclosing header says.
     sent: usize,
@@ -116,8 +117,10 @@ impl<'a> Bytes<'a> {
     }
 
     /// The same, ending where an enclosing header says; never beyond what was sent.
+    #[inline]
     fn ending_at(self, end: usize) -> Self {
-        Bytes { sent: self.sent.min(end), ..self }
+        let captured = self.captured.get(..end).unwrap_or(self.captured);
+        Bytes { captured, sent: self.sent.min(end), ..self }
     }
 
     /// Bytes sent from `offset` on.
@@ -129,8 +132,8 @@ impl<'a> Bytes<'a> {
     #[inline]
     fn array<const N: usize>(self, layer: Layer, offset: usize) -> Result<&'a [u8; N], ParseError> {
         match self.captured.get(offset..).and_then(|rest| rest.first_chunk()) {
-            Some(array) if self.left(offset) >= N => Ok(array),
-            _ => Err(self.missing(layer, offset, N)),
+            Some(array) => Ok(array),
+            None => Err(self.missing(layer, offset, N)),
         }
     }
 
@@ -138,8 +141,8 @@ impl<'a> Bytes<'a> {
     #[inline]
     fn slice(self, layer: Layer, offset: usize, len: usize) -> Result<&'a [u8], ParseError> {
         match self.captured.get(offset..).and_then(|rest| rest.get(..len)) {
-            Some(slice) if self.left(offset) >= len => Ok(slice),
-            _ => Err(self.missing(layer, offset, len)),
+            Some(slice) => Ok(slice),
+            None => Err(self.missing(layer, offset, len)),
         }
     }
 
