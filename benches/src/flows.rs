@@ -135,7 +135,8 @@ impl Flows {
     #[must_use]
     pub fn new(operation: Operation, count: u32, is_ipv6: bool) -> Self {
         // Flows that have ended stay for ten seconds: a sixteenth of the others.
-        let max_entries = count as usize + count as usize / 8 + RUN;
+        let ended = if operation == Operation::Mixed { count as usize / 8 + RUN } else { 0 };
+        let max_entries = count as usize + ended;
         let mut flows = Flows {
             table: ConnTable::new(Config { max_entries, hash_seed: [1, 2, 3, 4] }),
             operation,
