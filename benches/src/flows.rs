@@ -260,9 +260,7 @@ fn long_way(
     match known(table) {
         Some(hit) => {
             table.refresh(&hit, packet, now, timeouts);
-            if !hit.reply {
-                table.mark(&hit, MARK);
-            }
+            table.mark(&hit, MARK);
         }
         None => {
             let made = table.insert(SCOPE, packet, now, timeouts, RuleTag(0), 0);
