@@ -90,6 +90,13 @@ impl Probe {
             candidate: NONE,
         }
     };
+
+    /// Whether it is of no flow: a look-up by it tells nothing of any packet.
+    #[inline]
+    #[must_use]
+    pub const fn is_nothing(&self) -> bool {
+        self.scope.0 == u32::MAX
+    }
 }
 
 /// A packet of a known flow, see [`ConnTable::note_marked`].

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use sgwall_dataplane::{Attribution, Config, FrameInput, Judge, Judgement, Pipeline};
+use sgwall_dataplane::{Attribution, Config, FrameInput, Judge, Judgement, Pipeline, Sight};
 use sgwall_packet::{Direction, LinkType, PacketSpec, Timestamp};
 use sgwall_rules::compile::{CompiledPolicy, Generation};
 use sgwall_rules::load::{Input, load};
@@ -34,20 +34,23 @@ fn compile(interfaces: &[(&str, &str)], more: &str) -> Arc<CompiledPolicy> {
     Arc::new(CompiledPolicy::compile(&loaded.policy, Generation(0)))
 }
 
-fn reason(judge: &mut Judge, seconds: i64, line: &str) -> &'static str {
-    let packet: PacketSpec = line.parse().unwrap();
-    let data = packet.to_frame();
-    let frame = FrameInput {
+fn frame(seconds: i64, data: &[u8]) -> FrameInput<'_> {
+    FrameInput {
         token: 1,
         link: Some(LinkType::Ethernet),
-        data: &data,
+        data,
         wire_len: data.len() as u32,
         time: Timestamp::from_nanos(seconds * 1_000_000_000),
         decimals: 3,
         recorded: None,
-    };
+    }
+}
+
+fn reason(judge: &mut Judge, seconds: i64, line: &str) -> &'static str {
+    let packet: PacketSpec = line.parse().unwrap();
+    let data = packet.to_frame();
     let mut reason = "";
-    judge.judge(frame, &mut |event| {
+    judge.judge(frame(seconds, &data), &mut |event| {
         reason = match event.judgement {
             Judgement::Verdict(verdict) => verdict.reason(),
             Judgement::Skip(skipped) => skipped.as_str(),
@@ -109,4 +112,42 @@ fn an_interface_that_is_gone_takes_the_flows_that_it_carried() {
     assert_eq!(judge.pipeline().connections().len(), 0);
     judge.set_policy(carrier("\"10.0.1.10\""), egress);
     assert_eq!(reason(&mut judge, 3, carried), "allowed-tracked");
+}
+
+/// A frame that is looked at ahead, and its flow looked up, gets what it would get alone, through
+/// public addresses too (SEMANTICS 14.5).
+#[test]
+fn looking_ahead_changes_nothing() {
+    let with_public = compile(
+        &[("eni-1", "\"10.0.1.10\"")],
+        "public = [{ private = \"10.0.1.10\", public = \"198.51.100.7\" }]\n",
+    );
+    let config = Config { max_flows: 10, hash_seed: [1, 2, 3, 4] };
+    for own in ["10.0.1.10", "198.51.100.7"] {
+        let pipeline = Pipeline::new(Arc::clone(&with_public), config);
+        let mut judge = Judge::new(pipeline, Attribution::default());
+        let out = format!("udp {own}:4000 -> 203.0.113.1:53");
+        let back = format!("udp 203.0.113.1:53 -> {own}:4000");
+        for (line, expected) in [
+            (&out, "allowed-tracked"),
+            (&back, "reply"),
+            (&back, "reply"),
+            (&out, "established"),
+            (&out, "established"),
+        ] {
+            let data = line.parse::<PacketSpec>().unwrap().to_frame();
+            let frame = frame(0, &data);
+            let mut sight = Sight::NOTHING;
+            judge.look(&frame, &mut sight);
+            let mut probe = [judge.probe_of(&sight)];
+            judge.locate(&mut probe);
+            let mut found = "";
+            judge.judge_seen(frame, &sight, Some(&probe[0]), &mut |event| {
+                if let Judgement::Verdict(verdict) = event.judgement {
+                    found = verdict.reason();
+                }
+            });
+            assert_eq!(found, expected, "{line}");
+        }
+    }
 }

@@ -65,9 +65,7 @@ impl Pipeline {
     pub(crate) fn process_located(&mut self, packet: &PacketContext<'_>, probe: &Probe) -> Verdict {
         match self.process_known(packet, probe) {
             Some(verdict) => verdict,
-            None => {
-                self.process_probed(packet, Some(probe).filter(|_| is_markable(packet.headers)))
-            }
+            None => self.process_probed(packet, Some(probe).filter(|probe| !probe.is_nothing())),
         }
     }
 
