@@ -114,8 +114,9 @@ fn matches_l4(matches: L4Match, packet: Packet) -> bool {
         }
 }
 
-/// The prefixes that a peer stands for.
-fn prefixes(policy: &Policy, owner: &SecurityGroup, peer: &Peer) -> Vec<IpNet> {
+/// The prefixes that the peer of a rule of `owner` stands for.
+#[must_use]
+pub fn prefixes(policy: &Policy, owner: &SecurityGroup, peer: &Peer) -> Vec<IpNet> {
     match peer {
         Peer::Cidr(cidr) => vec![*cidr],
         Peer::PrefixList(id) => policy

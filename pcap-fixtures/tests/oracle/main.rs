@@ -29,7 +29,7 @@ fn the_pipeline_says_what_the_slow_one_says() {
         Ok(text) => text.parse().unwrap_or_else(|_| panic!("{name}={text}: not a number")),
         Err(_) => default,
     };
-    let worlds = number("SGWALL_ORACLE_WORLDS", 500);
+    let worlds = number("SGWALL_ORACLE_WORLDS", 250);
     let first = number("SGWALL_ORACLE_SEED", 0);
     let mut tally = Tally::default();
     for seed in first..first + worlds {
