@@ -43,7 +43,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             continue;
         }
         let file = fs::read(&path)?;
-        seed("capture", &name, &[&[0], &file[..file.len().min(4000)]])?;
+        seed("capture", &name, &[&[0], &file[..file.len().min(3000)]])?;
         let mut reader = capture::open(&path)?;
         for n in 0..FRAMES {
             // A damaged capture is a seed as well.

@@ -2,7 +2,7 @@
 //! SEMANTICS section 11 says of them, eight bytes at a time.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use sgwall_dataplane::{
     Attribution, Clock, Config, FrameInput, Judge, Judgement, Outcome, PassReason, Pipeline,
@@ -45,11 +45,14 @@ security_groups = ["sg-1"]
 
 /// Sends fragments. The input: seven bytes for each, see [`fragment`].
 pub fn fragments(data: &[u8]) {
-    let policy = load(&[Input { name: "policy".into(), bytes: POLICY.as_bytes() }]);
-    let policy = policy.expect("a good policy").policy;
-    let compiled = Arc::new(CompiledPolicy::compile(&policy, Generation(0)));
+    static COMPILED: LazyLock<Arc<CompiledPolicy>> = LazyLock::new(|| {
+        let loaded = load(&[Input { name: "policy".into(), bytes: POLICY.as_bytes() }]);
+        let policy = loaded.expect("a good policy").policy;
+        Arc::new(CompiledPolicy::compile(&policy, Generation(0)))
+    });
     let config = Config { max_flows: 1000, hash_seed: [1, 2, 3, 4] };
-    let mut judge = Judge::new(Pipeline::new(compiled, config), Attribution::default());
+    let mut judge =
+        Judge::new(Pipeline::new(Arc::clone(&COMPILED), config), Attribution::default());
     let mut twin = Twin::default();
     let mut source = Source::new(data);
     let (mut time, mut clock) = (Timestamp::from_secs(1000), Clock::default());

@@ -11,16 +11,26 @@ mod capture;
 mod conntrack;
 mod fragments;
 mod matcher;
+mod oracle;
 mod parse;
 mod pipeline;
 mod policy;
 mod quotes;
 mod source;
 
+// The slow pipeline, which is a test's, is the oracle of a target as well.
+#[path = "../../pcap-fixtures/tests/oracle/slow.rs"]
+mod slow;
+#[path = "../../pcap-fixtures/tests/oracle/slow_fragments.rs"]
+mod slow_fragments;
+#[path = "../../pcap-fixtures/tests/oracle/slow_tcp.rs"]
+mod slow_tcp;
+
 pub use self::capture::capture;
 pub use self::conntrack::conntrack;
 pub use self::fragments::fragments;
 pub use self::matcher::matcher;
+pub use self::oracle::oracle;
 pub use self::parse::{link_byte, parse};
 pub use self::pipeline::pipeline;
 pub use self::policy::policy;
@@ -40,4 +50,5 @@ pub const TARGETS: &[Target] = &[
     ("matcher", matcher),
     ("conntrack", conntrack),
     ("pipeline", pipeline),
+    ("oracle", oracle),
 ];

@@ -2,9 +2,9 @@
 //! must come to the same, the explanation must foretell it, and every verdict must be borne out by
 //! what the policy says when it is read rule by rule.
 
-mod traffic;
+pub(crate) mod traffic;
 mod witness;
-mod world;
+pub(crate) mod world;
 
 use std::collections::HashMap;
 use std::sync::Arc;

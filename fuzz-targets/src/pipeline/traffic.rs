@@ -30,7 +30,7 @@ const FLAGS: [u8; 8] = [0x02, 0x12, 0x10, 0x10, 0x11, 0x04, 0x18, 0x3f];
 const LENGTHS: [u16; 8] = [0, 0, 1, 8, 64, 600, 1600, 3000];
 
 /// A frame with all that is known of it.
-pub(super) struct Sent {
+pub(crate) struct Sent {
     token: u64,
     link: Option<LinkType>,
     data: Vec<u8>,
@@ -39,7 +39,7 @@ pub(super) struct Sent {
 }
 
 impl Sent {
-    pub(super) fn input(&self) -> FrameInput<'_> {
+    pub(crate) fn input(&self) -> FrameInput<'_> {
         FrameInput {
             token: self.token,
             link: self.link,
@@ -54,22 +54,22 @@ impl Sent {
 
 /// What makes frames.
 #[derive(Debug, Default)]
-pub(super) struct Traffic {
+pub(crate) struct Traffic {
     sent: u64,
     nanos: i64,
 }
 
 impl Traffic {
-    pub(super) fn now(&self) -> Timestamp {
+    pub(crate) fn now(&self) -> Timestamp {
         Timestamp::from_nanos(self.nanos)
     }
 
     /// Frames made so far, whose tokens are the numbers below.
-    pub(super) fn sent(&self) -> u64 {
+    pub(crate) fn sent(&self) -> u64 {
         self.sent
     }
 
-    pub(super) fn frame(&mut self, source: &mut Source<'_>) -> Sent {
+    pub(crate) fn frame(&mut self, source: &mut Source<'_>) -> Sent {
         self.nanos = self.nanos.saturating_add(passed(source));
         let how = source.byte();
         let (link, mut data) = match how {

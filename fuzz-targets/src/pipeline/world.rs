@@ -1,6 +1,6 @@
 //! A random policy: one network, and rules, entries and settings that an input chooses.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use sgwall_rules::compile::{CompiledPolicy, Generation};
 use sgwall_rules::diagnostic::Origin;
@@ -50,10 +50,10 @@ security_groups = ["sg-1", "sg-2"]
 "#;
 
 /// MAC addresses of the interfaces, where they have one.
-pub(super) const MACS: [[u8; 6]; 3] =
+pub(crate) const MACS: [[u8; 6]; 3] =
     [[2, 0, 0, 0, 0, 0x10], [2, 0, 0, 0, 0, 0x20], [2, 0, 0, 0, 0, 0x30]];
 
-pub(super) struct World {
+pub(crate) struct World {
     model: Policy,
     /// The policy before, to be compiled as the present one differs.
     before: Option<Arc<CompiledPolicy>>,
@@ -62,10 +62,12 @@ pub(super) struct World {
 }
 
 impl World {
-    pub(super) fn new(source: &mut Source<'_>) -> Self {
-        let loaded = load(&[Input { name: "policy".into(), bytes: NETWORK.as_bytes() }]);
-        let model = loaded.expect("a good policy").policy;
-        let mut world = World { model, before: None, generation: 0, rules: 0 };
+    pub(crate) fn new(source: &mut Source<'_>) -> Self {
+        static LOADED: LazyLock<Policy> = LazyLock::new(|| {
+            let loaded = load(&[Input { name: "policy".into(), bytes: NETWORK.as_bytes() }]);
+            loaded.expect("a good policy").policy
+        });
+        let mut world = World { model: LOADED.clone(), before: None, generation: 0, rules: 0 };
         let flags = source.byte();
         let model = &mut world.model;
         model.compat = if flags & 1 != 0 { Compat::Current } else { Compat::Ec2_2017 };
@@ -105,18 +107,23 @@ impl World {
         world
     }
 
-    pub(super) fn model(&self) -> &Policy {
+    pub(crate) fn model(&self) -> &Policy {
         &self.model
     }
 
-    pub(super) fn compile(&mut self) -> Arc<CompiledPolicy> {
+    /// Takes the public addresses away.
+    pub(crate) fn forget_public(&mut self) {
+        self.model.interfaces.iter_mut().for_each(|interface| interface.public.clear());
+    }
+
+    pub(crate) fn compile(&mut self) -> Arc<CompiledPolicy> {
         let compiled = Arc::new(CompiledPolicy::compile(&self.model, Generation(self.generation)));
         self.before.get_or_insert_with(|| Arc::clone(&compiled));
         compiled
     }
 
     /// What [`Self::compile`] makes, of what it made last time.
-    pub(super) fn recompile(&mut self) -> Arc<CompiledPolicy> {
+    pub(crate) fn recompile(&mut self) -> Arc<CompiledPolicy> {
         let generation = Generation(self.generation);
         let compiled = match &self.before {
             Some(before) => before.recompile(&self.model, generation),
@@ -128,7 +135,7 @@ impl World {
     }
 
     /// One change, as a reload brings it.
-    pub(super) fn change(&mut self, source: &mut Source<'_>) {
+    pub(crate) fn change(&mut self, source: &mut Source<'_>) {
         self.generation += 1;
         let which = source.byte();
         match source.below(8) {
