@@ -23,13 +23,15 @@ use sgwall_packet::{
 
 use crate::filter::Filter;
 use crate::flow_log::Recorder;
-use crate::shared::{Part, Shared, Snapshot};
+use crate::shared::{Part, Shared, Snapshot, WatchedSnapshot};
 use crate::topology::{Behind, side};
 
 /// The packet handler of one worker.
 #[derive(Debug)]
 pub struct Firewall {
     shared: Arc<Shared>,
+    /// The policy in force.
+    snapshot: WatchedSnapshot,
     worker: usize,
     /// Names frames, so that held ones can be told from the one in hand.
     token: u64,
@@ -70,6 +72,7 @@ impl Firewall {
     #[must_use]
     pub fn new(shared: Arc<Shared>, worker: usize) -> Self {
         Firewall {
+            snapshot: shared.watch_snapshot(),
             shared,
             worker,
             token: 0,
@@ -94,9 +97,9 @@ impl Handler for Firewall {
     }
 
     fn idle(&mut self, now: Timestamp, out: &mut Output) {
-        let snapshot = self.shared.snapshot();
+        let snapshot: &Snapshot = self.snapshot.load();
         for shard in (self.worker..self.shared.shards()).step_by(self.shared.workers()) {
-            let Some(mut part) = self.shared.lock(shard, &snapshot) else { continue };
+            let Some(mut part) = self.shared.lock(shard, snapshot) else { continue };
             let Part { judge, recorder } = &mut *part;
             if let Some(recorder) = recorder {
                 recorder.advance(now);
@@ -104,7 +107,7 @@ impl Handler for Firewall {
             let watching = self.shared.tracer.watching();
             let mut courier = Courier {
                 shared: &self.shared,
-                snapshot: &snapshot,
+                snapshot,
                 recorder: recorder.as_mut(),
                 watching: watching.as_deref(),
                 fragments: &mut self.fragments,
@@ -125,8 +128,8 @@ impl Firewall {
         frames: &mut Frames,
         out: &mut Output,
     ) -> bool {
-        let snapshot = self.shared.snapshot();
-        let sight = Sight { shared: &self.shared, snapshot: &snapshot, port, worker: self.worker };
+        let snapshot: &Snapshot = self.snapshot.load();
+        let sight = Sight { shared: &self.shared, snapshot, port, worker: self.worker };
         self.work.clear();
         for (frame, headers) in self.headers.iter_mut().enumerate() {
             if !self.done[frame] {
@@ -139,14 +142,14 @@ impl Firewall {
             if of_shard.peek().is_none() {
                 continue;
             }
-            let Some(mut part) = self.shared.lock(shard, &snapshot) else { return false };
+            let Some(mut part) = self.shared.lock(shard, snapshot) else { return false };
             let Part { judge, recorder } = &mut *part;
             if let Some(recorder) = recorder {
                 recorder.advance(now);
             }
             let mut courier = Courier {
                 shared: &self.shared,
-                snapshot: &snapshot,
+                snapshot,
                 recorder: recorder.as_mut(),
                 watching: watching.as_deref(),
                 fragments: &mut self.fragments,
