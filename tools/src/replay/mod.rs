@@ -326,9 +326,15 @@ impl Part {
     ) -> Result<(), Failure> {
         let Part { judge, sums, ahead } = self;
         let Some((sight, probe)) = ahead.get(seen) else { return Ok(()) };
-        deliver(judge, sums, frame, outlet, |judge, sink| {
-            judge.judge_seen(input, sight, Some(probe), sink);
-        })
+        let (only_counts, mut is_known) = (outlet.only_counts(), false);
+        deliver(judge, sums, frame, outlet, |judge, sink| match only_counts {
+            true => is_known = judge.judge_tersely(input, sight, probe, sink),
+            false => judge.judge_seen(input, sight, Some(probe), sink),
+        })?;
+        if is_known {
+            sums.add_passed(&input);
+        }
+        Ok(())
     }
 }
 
