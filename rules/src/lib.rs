@@ -20,6 +20,7 @@ pub mod edit;
 pub mod explain;
 pub mod instance_types;
 pub mod limits;
+pub mod lint;
 pub mod load;
 pub mod matcher;
 pub mod model;

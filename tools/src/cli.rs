@@ -31,7 +31,7 @@ pub(crate) enum Command {
     Replay(ReplayArgs),
     /// Explain what becomes of one packet: every stage, every rule considered, and what is missing
     Explain(ExplainArgs),
-    /// Check a policy: errors, warnings, stale references, path-MTU black holes
+    /// Check a policy: errors, what is probably not meant, path-MTU black holes
     Check(CheckArgs),
     /// Run policy tests: packets and captures, and what must become of them
     Test(TestArgs),
@@ -252,6 +252,7 @@ pub(crate) struct ExplainArgs {
 Examples:
   sgwall check policy.toml
   sgwall check dump/ --strict --json
+  sgwall replay web.pcap -p policy.toml --json >hits.json; sgwall check policy.toml --hits hits.json
 
 Exit status: 0 no errors; 1 warnings, with --strict; 2 errors, or the command line is wrong; 3 a file \
 could not be read.")]
@@ -259,6 +260,15 @@ pub(crate) struct CheckArgs {
     /// Policy: TOML files, AWS JSON (`aws ec2 describe-*`), or directories of them, merged
     #[arg(value_name = "POLICY", required = true)]
     pub(crate) policy: Vec<PathBuf>,
+
+    /// How often rules decided, as `sgwall replay --json` or `sgwall stats --json` printed it: rules
+    /// that never did are told of
+    #[arg(long, value_name = "FILE")]
+    pub(crate) hits: Option<PathBuf>,
+
+    /// Write every finding as SARIF to this file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) sarif: Option<PathBuf>,
 
     /// End with status 1 if there are warnings
     #[arg(long)]
