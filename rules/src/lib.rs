@@ -14,6 +14,7 @@
 //! Nor does it open files: bytes and a name come in.
 
 pub mod aws;
+pub mod compare;
 pub mod compile;
 pub mod diagnostic;
 pub mod edit;

@@ -5,7 +5,7 @@
 //! the addresses that they stand for now. Nothing here changes what a policy does. Whoever knows how
 //! often rules decided asks [`unused`] as well.
 
-mod acls;
+pub(crate) mod acls;
 mod groups;
 
 use std::collections::{BTreeMap, HashMap, HashSet};

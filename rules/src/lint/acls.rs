@@ -30,7 +30,7 @@ fn in_order(acl: &NetworkAcl, direction: Direction) -> Vec<&NetworkAclEntry> {
 }
 
 /// What an ACL lets through.
-pub(super) fn passes(acl: &NetworkAcl, direction: Direction) -> Region {
+pub(crate) fn passes(acl: &NetworkAcl, direction: Direction) -> Region {
     // From the last to the first: an earlier entry has its way.
     let mut region = Region::new();
     for entry in in_order(acl, direction).into_iter().rev() {
