@@ -7,8 +7,10 @@ mod ask;
 mod bench;
 mod check;
 mod cli;
+mod diff;
 mod explain;
 mod failure;
+mod found;
 mod policy;
 mod replay;
 mod run;
@@ -30,6 +32,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse_from(words).command {
         Command::Bench(command) => bench::run(&command).map(|()| 0),
         Command::Check(args) => check::run(&args),
+        Command::Diff(args) => diff::run(&args),
         Command::Explain(args) => explain::run(&args).map(|()| 0),
         Command::Flows(args) => ask::flows(&args).map(|()| 0),
         Command::Reload(args) => ask::reload(&args).map(|()| 0),
