@@ -20,6 +20,9 @@ Exit status: 0 done; 1 a running firewall failed, or warnings (check --strict); 
 the policy is wrong; 3 a file could not be read or \
 written, or a capture is damaged.")]
 pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) color: colorchoice_clap::Color,
+
     #[command(subcommand)]
     pub(crate) command: Command,
 }
@@ -47,6 +50,18 @@ pub(crate) enum Command {
     Reload(AskArgs),
     /// Watch the verdicts of a running firewall
     Trace(TraceArgs),
+    /// Print the completions of a shell
+    Completions {
+        /// The shell
+        #[arg(value_enum)]
+        shell: clap_complete::Shell,
+    },
+    /// Write the manual pages, one for each command
+    Man {
+        /// The directory that they go to
+        #[arg(value_name = "DIR")]
+        dir: PathBuf,
+    },
     /// Measure this machine
     #[command(subcommand)]
     Bench(BenchCommand),
