@@ -129,6 +129,11 @@ pub(crate) struct ReplayArgs {
     #[arg(long, value_name = "FILE")]
     pub(crate) emitted: Option<PathBuf>,
 
+    /// Write a page to look at in a browser: traffic over time, reasons, rules, flows. It is one file
+    /// and needs no network
+    #[arg(long, value_name = "FILE")]
+    pub(crate) report: Option<PathBuf>,
+
     #[command(flatten)]
     pub(crate) flow_log: FlowLogArgs,
 }
