@@ -18,6 +18,7 @@ mod run;
 mod sarif;
 mod style;
 mod test;
+mod top;
 mod traffic;
 mod wrap;
 
@@ -45,6 +46,7 @@ fn main() -> ExitCode {
         Command::Run(args) => run::run(&args).map(|()| 0),
         Command::Stats(args) => ask::stats(&args).map(|()| 0),
         Command::Test(args) => test::run(&args),
+        Command::Top(args) => top::run(&args).map(|()| 0),
         Command::Trace(args) => ask::trace(&args).map(|()| 0),
     };
     match result {
