@@ -13,6 +13,7 @@ mod example;
 mod exchanges;
 mod flow_log;
 mod fragments;
+mod guide;
 mod http;
 mod lab;
 mod mtu;
