@@ -178,6 +178,7 @@ const DEADLY: &[libc::c_long] = &[
 
 /// ioctls: whether a TAP or an interface is still there, whether output is a terminal, and what
 /// becomes of a descriptor.
+#[allow(clippy::unnecessary_cast)] // They are of different types on different libcs.
 const IOCTLS: [u64; 6] = [
     libc::TUNGETIFF as u64,
     libc::SIOCGIFNAME as u64,

@@ -1,6 +1,6 @@
 //! `sgwall check`: what is wrong with a policy before any packet meets it.
 //!
-//! Every finding of loading and validation; references that match nothing any more; and whether
+//! Every finding of loading and validation; who else could change it; references that match nothing any more; and whether
 //! path-MTU discovery works, by the same judgement as `explain` and `replay` give.
 
 use std::io::{self, Write};
@@ -80,10 +80,11 @@ struct Missing {
 /// Runs the command; the exit status.
 pub(crate) fn run(args: &CheckArgs) -> Result<u8, Failure> {
     let files = policy::read(&args.policy)?;
-    let report = match load(&policy::inputs(&files)) {
+    let mut report = match load(&policy::inputs(&files)) {
         Ok(loaded) => Report::of(Some(&loaded.policy), loaded.diagnostics),
         Err(diagnostics) => Report::of(None, diagnostics),
     };
+    report.add(policy::writable_by_others(&args.policy));
     let mut out = anstream::AutoStream::auto(io::stdout().lock());
     let written = match args.json {
         true => serde_json::to_string(&report)
@@ -115,6 +116,12 @@ impl Report {
             stale_references: policy.map(stale_references).unwrap_or_default(),
             path_mtu,
         }
+    }
+
+    /// Adds warnings.
+    fn add(&mut self, warnings: Vec<Diagnostic>) {
+        self.warnings += warnings.len();
+        self.diagnostics.extend(warnings.into_iter().map(Finding::from));
     }
 
     fn write(&self, out: &mut impl Write) -> io::Result<()> {
