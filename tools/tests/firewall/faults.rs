@@ -2,6 +2,7 @@
 //! or ends with a word. What `operations.rs` and `reload.rs` have is not here again.
 
 use std::fs;
+use std::io::Write;
 use std::process::Stdio;
 
 use rustix::process::Signal;
@@ -160,7 +161,10 @@ fn a_persistent_tap_is_attached_to_again_after_a_kill() {
 /// A flow table that could not be filled is refused before the first frame.
 #[test]
 fn a_table_that_does_not_fit_is_refused_at_the_start() {
-    if !can_run("a_table_that_does_not_fit_is_refused_at_the_start", &["prlimit", "nsenter"]) {
+    if !can_run(
+        "a_table_that_does_not_fit_is_refused_at_the_start",
+        &["prlimit", "nsenter", "timeout"],
+    ) {
         return;
     }
     let middle = Scratch::new("memory").expect("a namespace");
@@ -181,8 +185,8 @@ fn a_table_that_does_not_fit_is_refused_at_the_start() {
         );
         assert!(middle.ip("link show tap-i").is_err());
     };
-    let mut command = middle.command("prlimit");
-    command.arg("--as=300000000").arg(env!("CARGO_BIN_EXE_sgwall"));
+    let mut command = middle.command("timeout");
+    command.args(["20", "prlimit", "--as=300000000"]).arg(env!("CARGO_BIN_EXE_sgwall"));
     refused(command, "of address space (ulimit -v)");
 
     // The same by a control group, where this machine lets us make one.
@@ -194,7 +198,7 @@ fn a_table_that_does_not_fit_is_refused_at_the_start() {
     let mut command = std::process::Command::new("nsenter");
     command.arg(format!("--net=/run/netns/{}", middle.name())).args(["sh", "-c"]);
     let script = format!("echo $$ > {}/cgroup.procs; exec \"$@\"", group.0.display());
-    command.args([&script, "sh", env!("CARGO_BIN_EXE_sgwall")]);
+    command.args([&script, "sh", "timeout", "20", env!("CARGO_BIN_EXE_sgwall")]);
     refused(command, &format!("of memory by {}", group.0.display()));
 }
 
@@ -209,7 +213,8 @@ impl Group {
                 let group = Group(std::path::Path::new(root).join(name));
                 fs::create_dir(&group.0).ok()?;
                 // Only a control group has that file, and only one of memory.
-                fs::write(group.0.join(file), bytes.to_string()).ok()?;
+                let mut limit = fs::OpenOptions::new().write(true).open(group.0.join(file)).ok()?;
+                limit.write_all(bytes.to_string().as_bytes()).ok()?;
                 Some(group)
             })
     }
@@ -231,15 +236,27 @@ fn out_of_memory_it_ends_and_nothing_passes() {
     let closed = ClosedPort::of(&lab.instance);
     let stream = Stream::start(&lab.world, &lab.instance, INSTANCE, 80);
     stream.goes_on();
-    let mut limit = std::process::Command::new("prlimit");
-    limit.args(["--as=1000000", "--pid", &lab.firewall.pid().to_string()]);
-    assert!(limit.status().expect("prlimit of util-linux").success());
-    // Packets need no memory; a large policy does.
+    let limit = |bytes: u64| {
+        let mut limit = std::process::Command::new("prlimit");
+        // The soft limit alone, which can be raised again.
+        limit.args([&format!("--as={bytes}:"), "--pid", &lab.firewall.pid().to_string()]);
+        assert!(limit.status().expect("prlimit of util-linux").success());
+    };
+    limit(1_000_000);
+    // Packets need no memory. A large policy does: already to read it.
     stream.goes_on();
     let rules: String = (1..60_000).fold(String::new(), |rules, n| {
         rules + &format!("{{ protocol = \"tcp\", ports = {n}, cidr = \"203.0.113.9/32\" }},\n")
     });
     lab.firewall.write_policy(&Rules { ingress: &rules, ..NARROW }.text());
+    lab.firewall.signal(Signal::HUP);
+    let stays = "the old policy stays in force: error: cannot read";
+    eventually("it is refused", || lab.firewall.log().contains(stays));
+    assert!(lab.firewall.log().contains("policy.toml: out of memory"), "{}", lab.firewall.log());
+    stream.goes_on();
+    closed.is_closed_to(&lab.world);
+    // Where it can be read and not understood, the process ends.
+    limit((lab.firewall.status("VmSize:") << 10) + (12 << 20));
     lab.firewall.signal(Signal::HUP);
     let status = lab.firewall.wait();
     assert!(!status.success(), "{status}: {}", lab.firewall.log());

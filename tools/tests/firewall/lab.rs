@@ -161,6 +161,14 @@ impl Firewall {
         self.child.id()
     }
 
+    /// A line of `/proc/PID/status`, as a number.
+    pub(crate) fn status(&self, name: &str) -> u64 {
+        let path = format!("/proc/{}/status", self.pid());
+        let status = fs::read_to_string(path).expect("its status");
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("the line");
+        line.split_whitespace().next().and_then(|n| n.parse().ok()).expect("a number")
+    }
+
     /// Its control socket.
     pub(crate) fn control(&self) -> PathBuf {
         self.dir.path().join("control")
