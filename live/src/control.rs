@@ -542,7 +542,12 @@ impl Client {
     /// If nobody serves it, or it belongs to another user.
     pub fn ask(path: &Path, request: &Request) -> io::Result<Self> {
         let mut stream = UnixStream::connect(path)?;
-        stream.write_all(format!("{}\n", serde_json::to_string(request)?).as_bytes())?;
+        let line = format!("{}\n", serde_json::to_string(request)?);
+        match stream.write_all(line.as_bytes()) {
+            // Who is refused is told so before it has asked, and hung up on: the answer is there.
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => return Err(error),
+            _ => {}
+        }
         Ok(Client { answers: BufReader::new(stream) })
     }
 

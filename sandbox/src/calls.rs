@@ -56,7 +56,6 @@ const ALLOWED: &[libc::c_long] = &[
     libc::SYS_readlinkat,
     libc::SYS_getdents64,
     libc::SYS_getcwd,
-    libc::SYS_renameat,
     libc::SYS_renameat2,
     libc::SYS_unlinkat,
     // Sockets that are there.
@@ -111,13 +110,16 @@ const ALLOWED_HERE: &[libc::c_long] = &[
     libc::SYS_access,
     libc::SYS_readlink,
     libc::SYS_rename,
+    libc::SYS_renameat,
     libc::SYS_unlink,
     libc::SYS_poll,
     libc::SYS_epoll_wait,
     libc::SYS_accept,
     libc::SYS_time,
 ];
-#[cfg(not(target_arch = "x86_64"))]
+#[cfg(target_arch = "aarch64")]
+const ALLOWED_HERE: &[libc::c_long] = &[libc::SYS_renameat, libc::SYS_accept];
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 const ALLOWED_HERE: &[libc::c_long] = &[libc::SYS_accept];
 
 /// What ends the process.

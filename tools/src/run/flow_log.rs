@@ -351,6 +351,17 @@ mod tests {
         assert_eq!((read(&old), read(&path)), ("one\n".into(), "two\n".into()));
     }
 
+    /// Who talks to whom is its owner's and group's to know.
+    #[test]
+    fn others_may_not_read_it() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("flow.log");
+        out(&path).flush(&Shared::default());
+        let mode = fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o137, 0, "{mode:o}");
+    }
+
     /// At the end, what cannot be written is given up: the firewall must be able to end.
     #[test]
     fn the_end_does_not_wait_for_a_full_disk() {
