@@ -18,17 +18,18 @@ const REST: u64 = 32 << 20;
 /// Refuses a table of `max_flows` that would not fit when it is full, beside `more` bytes.
 pub(super) fn check(max_flows: usize, more: u64) -> Result<(), Failure> {
     let rest = REST.saturating_add(more);
-    let Footprint { resident, reserved } = Footprint::of(max_flows);
+    let Footprint { resident, reserved } = Footprint::of(1);
     let address_space = getrlimit(Resource::As).current;
     let in_memory = limits().into_iter().map(|(bytes, what)| (resident, bytes, what));
     let reserved = address_space.map(|bytes| (reserved, bytes, "address space (ulimit -v)".into()));
-    let tightest = in_memory.chain(reserved).min_by_key(|(_, bytes, _)| *bytes);
-    let Some((table, bytes, what)) = tightest else { return Ok(()) };
-    if table.saturating_add(rest) <= bytes {
+    let fits = |a_flow: u64, bytes: u64| bytes.saturating_sub(rest) / a_flow;
+    let all = in_memory.chain(reserved);
+    let tightest = all.min_by_key(|(a_flow, bytes, _)| fits(*a_flow, *bytes));
+    let Some((a_flow, bytes, what)) = tightest else { return Ok(()) };
+    let fits = fits(a_flow, bytes);
+    if max_flows as u64 <= fits {
         return Ok(());
     }
-    let fits =
-        (bytes.saturating_sub(rest) as u128 * max_flows as u128 / u128::from(table.max(1))) as u64;
     let mib = |bytes: u64| bytes.div_ceil(1 << 20);
     let mend = match fits {
         0 => "raise that limit".to_owned(),
@@ -37,7 +38,7 @@ pub(super) fn check(max_flows: usize, more: u64) -> Result<(), Failure> {
     Err(Failure::Usage(format!(
         "--max-flows {max_flows}: a full flow table takes {} MiB, and all else up to {} MiB, but \
          there are {} MiB of {what}; {mend}",
-        mib(table),
+        mib(a_flow.saturating_mul(max_flows as u64)),
         mib(rest),
         mib(bytes),
     )))
@@ -105,6 +106,6 @@ mod tests {
         let at = words.iter().rposition(|word| *word == "--max-flows").unwrap();
         let flows: usize = words[at + 1].parse().unwrap();
         assert!(check(flows, 0).is_ok(), "{message}");
-        assert!(check(flows + flows / 100, 0).is_err(), "{message}");
+        assert!(check(flows + 1, 0).is_err(), "{message}");
     }
 }

@@ -20,8 +20,11 @@ const NARROW: Rules<'static> = Rules {
     ..Rules::NEW
 };
 
+/// Makes something of a path.
+type Fate = fn(&Path);
+
 /// What becomes of a policy file, and a part of what is said of it.
-const FATES: &[(fn(&Path), &str)] = &[
+const FATES: &[(Fate, &str)] = &[
     (|path| fs::write(path, b"\xff\xfe\0\x01 no policy \x80").expect("written"), "policy.toml"),
     (|path| fs::write(path, "").expect("written"), "policy.toml"),
     (|path| fs::create_dir(path).expect("made"), "holds no .toml or .json file"),
