@@ -66,9 +66,12 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
         say_opened(&device);
         opened.push(device);
     }
-    let listener = Server::bind(&args.control).map_err(|e| unserved(&args.control, &e))?;
     let metrics = args.metrics.map(Metrics::bind).transpose()?;
-    let log = give_up_rights(args, account.as_ref())?;
+    let listener = Server::bind(&args.control).map_err(|e| unserved(&args.control, &e))?;
+    let log = give_up_rights(args, account.as_ref()).inspect_err(|_| {
+        // Nobody will serve it. If it has to stay, the next start replaces it.
+        let _ = std::fs::remove_file(&args.control);
+    })?;
 
     let config = Config { max_flows: args.max_flows, hash_seed: random_seed() };
     let on_reload = match args.on_reload {
