@@ -17,7 +17,7 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use ahash::RandomState;
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, Cache};
 use sgwall_conntrack::Allowance;
 use sgwall_dataplane::{Attribution, Config, Judge, Names, Pipeline};
 use sgwall_rules::compile::{CompiledPolicy, Generation};
@@ -64,6 +64,9 @@ impl Snapshot {
     }
 }
 
+/// See [`Shared::watch_snapshot`].
+pub(crate) type WatchedSnapshot = Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>;
+
 /// What all workers of a firewall share.
 #[derive(Debug)]
 pub struct Shared {
@@ -72,7 +75,7 @@ pub struct Shared {
     /// Verdicts for whoever wants to see them.
     pub tracer: Tracer,
     pub(crate) learned: LearnedMacs,
-    snapshot: ArcSwap<Snapshot>,
+    snapshot: Arc<ArcSwap<Snapshot>>,
     shards: Box<[Shard]>,
     workers: usize,
     steering: RandomState,
@@ -116,7 +119,7 @@ impl Shared {
             tracer: Tracer::default(),
             shards: (0..shards).map(shard).collect(),
             workers,
-            snapshot: ArcSwap::from_pointee(snapshot),
+            snapshot: Arc::new(ArcSwap::from_pointee(snapshot)),
             // Another seed than the tables': a shard must not be a part of their buckets.
             steering: RandomState::with_seeds(!a, !b, !c, !d),
             ports,
@@ -127,6 +130,12 @@ impl Shared {
     #[must_use]
     pub fn snapshot(&self) -> Arc<Snapshot> {
         self.snapshot.load_full()
+    }
+
+    /// The policy in force, for whoever asks again and again: while it stays the same, one look at a
+    /// pointer.
+    pub(crate) fn watch_snapshot(&self) -> WatchedSnapshot {
+        Cache::new(Arc::clone(&self.snapshot))
     }
 
     /// Puts another policy in force, from the next batch of each worker on.

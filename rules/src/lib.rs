@@ -14,16 +14,19 @@
 //! Nor does it open files: bytes and a name come in.
 
 pub mod aws;
+pub mod compare;
 pub mod compile;
 pub mod diagnostic;
 pub mod edit;
 pub mod explain;
 pub mod instance_types;
 pub mod limits;
+pub mod lint;
 pub mod load;
 pub mod matcher;
 pub mod model;
 pub mod native;
 pub mod oracle;
+pub mod region;
 pub mod text;
 mod validate;
