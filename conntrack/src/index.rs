@@ -20,6 +20,8 @@ const WORDS: usize = 16;
 const ENTRIES: usize = WORDS - 1;
 /// Entries for each bucket, on average, when the table is full.
 const LOAD: usize = 12;
+/// What an entry takes of the index, rounded up.
+pub(crate) const BYTES_PER_ENTRY: usize = size_of::<Bucket>().div_ceil(LOAD);
 /// A tag is never zero, so that a word in use is never an empty one.
 const IN_USE: u32 = 1 << 31;
 

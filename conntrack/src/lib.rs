@@ -30,7 +30,7 @@ mod timeouts;
 pub use allowance::Allowance;
 pub use entry::{FlowState, FlowView, may_open};
 pub use mark::Mark;
-pub use table::{Config, ConnTable, Counters, Hit, Lookup, Noted, Probe, TableFull};
+pub use table::{Config, ConnTable, Counters, Footprint, Hit, Lookup, Noted, Probe, TableFull};
 pub use timeouts::TimeoutProfile;
 
 /// The interface that owns a flow: each has its own (SEMANTICS 7.1), all in one table.

@@ -105,6 +105,12 @@ struct Slot<K: Key> {
 const _: () = assert!(size_of::<Slot<FlowKeyV4>>() == 64);
 const _: () = assert!(size_of::<Slot<FlowKeyV6>>() == 96);
 
+/// Bytes of an entry with its place in the index: of IPv4, of IPv6.
+pub(crate) const ENTRY: [usize; 2] = [
+    size_of::<Slot<FlowKeyV4>>() + index::BYTES_PER_ENTRY,
+    size_of::<Slot<FlowKeyV6>>() + index::BYTES_PER_ENTRY,
+];
+
 #[derive(Clone, Debug)]
 pub(crate) struct Store<K: Key> {
     slots: Vec<Slot<K>>,

@@ -13,7 +13,7 @@ use crate::allowance::Allowance;
 use crate::entry::{Flow, FlowView};
 use crate::index::NONE;
 use crate::mark::Mark;
-use crate::store::{Handle, Store, Whose};
+use crate::store::{self, Handle, Store, Whose};
 use crate::timeouts::TimeoutProfile;
 use crate::{RuleTag, Scope};
 
@@ -129,6 +129,24 @@ pub struct ConnTable {
     max_entries: usize,
     allowance: Option<Arc<Allowance>>,
     counters: Counters,
+}
+
+/// What a table of so many flows takes, bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Footprint {
+    /// In memory when it is full, whatever the flows: all of them may be IPv6.
+    pub resident: u64,
+    /// Of address space, from the beginning: there is room for either family.
+    pub reserved: u64,
+}
+
+impl Footprint {
+    /// That of a table of `max_entries` flows.
+    #[must_use]
+    pub fn of(max_entries: usize) -> Self {
+        let [v4, v6] = store::ENTRY.map(|bytes| (bytes as u64).saturating_mul(max_entries as u64));
+        Footprint { resident: v4.max(v6), reserved: v4.saturating_add(v6) }
+    }
 }
 
 impl ConnTable {

@@ -6,7 +6,9 @@ use std::collections::HashMap;
 
 use common::{SCOPE, Tracker, at, headers};
 use proptest::prelude::*;
-use sgwall_conntrack::{Config, ConnTable, FlowState, Lookup, RuleTag, Scope, TimeoutProfile};
+use sgwall_conntrack::{
+    Config, ConnTable, FlowState, Footprint, Lookup, RuleTag, Scope, TimeoutProfile,
+};
 use sgwall_packet::{Duration, FlowKey, Side, Timestamp};
 
 /// A flow as the naive map has it: UDP and other protocols, whose states are simple enough to
@@ -306,4 +308,17 @@ fn tables_share_what_they_may_hold_together() {
     let more = (3000..5000).filter(|&n| open(&mut tables[1], n, later)).count();
     assert!(more > 500, "{more}");
     assert!(tables[0].len() + tables[1].len() <= 1000);
+}
+
+/// What a table takes is known before it is made: a full one of either family takes no more than
+/// that, and not much less.
+#[test]
+fn a_footprint_grows_with_the_table() {
+    let [one, many] = [1, 1_000_000].map(Footprint::of);
+    assert_eq!(many.resident, one.resident * 1_000_000);
+    assert_eq!(many.reserved, one.reserved * 1_000_000);
+    // An entry of IPv6 is one and a half cache lines; IPv4's, one; and each has its place in an index.
+    assert!((97..=104).contains(&one.resident), "{one:?}");
+    assert!((162..=172).contains(&one.reserved), "{one:?}");
+    assert_eq!(Footprint::of(usize::MAX).reserved, u64::MAX);
 }

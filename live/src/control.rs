@@ -4,8 +4,10 @@
 //! which the last is `done` or `error`. The kernel says who is at the other end: whoever is neither
 //! the firewall's own user nor root is refused, whatever the file's mode has become.
 //!
-//! Clients are served by threads of their own, a bounded number, and each has a few seconds to say
-//! what it wants and to take its answer: one that hangs, or sends garbage, holds up nobody.
+//! One thread listens to all who have not yet said what they want; each has [`PATIENCE`] for that,
+//! and if there are too many, the one that waits longest is hung up on. Whoever has asked is answered
+//! by a thread of its own, a bounded number, and hung up on if it takes nothing of its answer for
+//! [`PATIENCE`]. So one that hangs, or sends garbage, holds up nobody, nor do a thousand.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::IpAddr;
@@ -14,8 +16,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::Mode;
 use rustix::net::sockopt::socket_peercred;
 use serde::{Deserialize, Serialize};
@@ -28,12 +31,16 @@ use crate::filter::Filter;
 use crate::shared::Snapshot;
 use crate::trace::Record;
 
-/// Clients at once; more are told to come again.
+/// Clients that are answered at once; others wait for their turn.
 const MAX_CLIENTS: usize = 16;
+/// Clients that wait at once, for their turn or because they have not asked.
+const MAX_WAITING: usize = 64;
 /// Bytes of a request.
-const MAX_REQUEST: u64 = 64 * 1024;
-/// How long a client may take to ask, or to take an answer.
+const MAX_REQUEST: usize = 64 * 1024;
+/// How long a client may take to ask, or to take some of its answer.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a client that has asked waits for its turn.
+const TURN: Duration = Duration::from_secs(10);
 /// How often the server and a trace look whether they are to end.
 const LOOK: Duration = Duration::from_millis(100);
 /// Verdicts shown a second, unless the client wants another number.
@@ -277,42 +284,135 @@ impl Drop for Server {
 }
 
 fn accept(listener: &UnixListener, context: &Arc<Context>) {
+    let mut waiting: Vec<Waiting> = Vec::new();
     while !context.stop.load(Ordering::Acquire) {
-        match listener.accept() {
-            Ok((client, _)) => {
-                let context = Arc::clone(context);
-                let thread = thread::Builder::new().name("sgwall-client".into());
-                // Without a thread the client is hung up on.
-                let _ = thread.spawn(move || serve_client(client, &context));
+        sleep_until_any(listener, &waiting);
+        // Some at a time, so that what has come from others is read in between.
+        for _ in 0..MAX_CLIENTS {
+            match listener.accept() {
+                Ok((client, _)) => waiting.extend(Waiting::new(client)),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                // The process is out of descriptors: look again later.
+                Err(_) => {
+                    thread::sleep(LOOK);
+                    break;
+                }
             }
-            // Nobody is there, or the process is out of descriptors: look again later.
-            Err(_) => thread::sleep(LOOK),
+        }
+        waiting = waiting.into_iter().filter_map(|client| client.go_on(context)).collect();
+        while waiting.len() > MAX_WAITING {
+            // Whoever waits longest without having asked, if there is one.
+            let silent = waiting.iter().position(|client| !client.has_asked);
+            drop(waiting.remove(silent.unwrap_or(0)));
         }
     }
 }
 
-fn serve_client(client: UnixStream, context: &Context) {
-    let number = context.clients.fetch_add(1, Ordering::AcqRel);
-    let result = match number < MAX_CLIENTS {
-        true => answer(&client, context),
-        false => refuse(&client, format!("{MAX_CLIENTS} clients are served already; try again")),
-    };
-    // A client that went away is no fault of ours.
-    drop(result);
-    context.clients.fetch_sub(1, Ordering::AcqRel);
+/// Sleeps until somebody connects or says something, or for a while.
+fn sleep_until_any(listener: &UnixListener, waiting: &[Waiting]) {
+    let silent = waiting.iter().filter(|client| !client.has_asked);
+    let mut fds: Vec<_> = std::iter::once(PollFd::new(listener, PollFlags::IN))
+        .chain(silent.map(|client| PollFd::new(&client.stream, PollFlags::IN)))
+        .collect();
+    let timeout = Timespec { tv_sec: 0, tv_nsec: i64::from(LOOK.subsec_nanos()) };
+    if poll(&mut fds, Some(&timeout)).is_err() {
+        thread::sleep(LOOK);
+    }
 }
 
-fn answer(client: &UnixStream, context: &Context) -> io::Result<()> {
-    client.set_nonblocking(false)?;
-    client.set_read_timeout(Some(PATIENCE))?;
-    client.set_write_timeout(Some(PATIENCE))?;
-    let peer = socket_peercred(client)?.uid;
-    if !peer.is_root() && peer != rustix::process::geteuid() {
-        return refuse(client, "this firewall belongs to another user".into());
+/// A client that is not being answered.
+struct Waiting {
+    stream: UnixStream,
+    since: Instant,
+    /// What it has said.
+    line: Vec<u8>,
+    /// Whether that is all.
+    has_asked: bool,
+}
+
+impl Waiting {
+    /// `None` if it is not to be listened to.
+    fn new(stream: UnixStream) -> Option<Self> {
+        stream.set_nonblocking(true).ok()?;
+        let peer = socket_peercred(&stream).ok()?.uid;
+        if !peer.is_root() && peer != rustix::process::geteuid() {
+            // If it does not take that, it needs no answer.
+            let _ = refuse(&stream, "this firewall belongs to another user".into());
+            return None;
+        }
+        #[allow(clippy::disallowed_methods)] // How long somebody waits; no packet's time.
+        let since = Instant::now();
+        Some(Waiting { stream, since, line: Vec::new(), has_asked: false })
     }
-    let mut line = String::new();
-    BufReader::new(client.take(MAX_REQUEST)).read_line(&mut line)?;
-    let request = match serde_json::from_str(&line) {
+
+    /// Reads what it has said since, and has it answered once it has asked; `None` if it waits no
+    /// more.
+    fn go_on(mut self, context: &Arc<Context>) -> Option<Self> {
+        if !self.has_asked {
+            self.has_asked = self.listen().ok()?;
+        }
+        let waited = self.since.elapsed();
+        if !self.has_asked {
+            return (waited < PATIENCE).then_some(self);
+        }
+        let Some(turn) = Turn::take(context) else {
+            if waited < TURN {
+                return Some(self);
+            }
+            let message = format!("{MAX_CLIENTS} clients are served already; try again");
+            let _ = refuse(&self.stream, message);
+            return None;
+        };
+        let thread = thread::Builder::new().name("sgwall-client".into());
+        // A client that went away is no fault of ours; without a thread it is hung up on.
+        let _ = thread.spawn(move || drop(answer(&self.stream, &self.line, &turn.0)));
+        None
+    }
+
+    /// Reads what there is; whether that is a request, or will be none.
+    fn listen(&mut self) -> io::Result<bool> {
+        let mut buffer = [0; 4096];
+        loop {
+            match (&self.stream).read(&mut buffer) {
+                Ok(0) if self.line.is_empty() => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(0) => return Ok(true),
+                Ok(len) => self.line.extend(&buffer[..len]),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+            if self.line.contains(&b'\n') || self.line.len() >= MAX_REQUEST {
+                return Ok(true);
+            }
+        }
+    }
+}
+
+/// A place among the clients that are answered; free again when dropped.
+struct Turn(Arc<Context>);
+
+impl Turn {
+    fn take(context: &Arc<Context>) -> Option<Self> {
+        // One thread alone takes places.
+        let is_free = context.clients.load(Ordering::Acquire) < MAX_CLIENTS;
+        is_free.then(|| {
+            context.clients.fetch_add(1, Ordering::AcqRel);
+            Turn(Arc::clone(context))
+        })
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.0.clients.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+fn answer(client: &UnixStream, line: &[u8], context: &Context) -> io::Result<()> {
+    client.set_nonblocking(false)?;
+    client.set_write_timeout(Some(PATIENCE))?;
+    let line = line.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    let request = match serde_json::from_slice(line) {
         Ok(request) => request,
         Err(error) => return refuse(client, format!("not a request: {error}")),
     };
@@ -332,9 +432,10 @@ fn fulfil(
     let filter = |text: &str| text.parse::<Filter>().map_err(|error| error.to_string());
     Ok(match request {
         Request::Flows { filter: text, limit } => {
-            let (flows, more) = engine.flows(&filter(text)?, *limit);
-            let flows = flows.into_iter().map(Answer::Flow);
-            send_all(client, flows.chain([Answer::Done { more }]))
+            let sent = engine.each_flow(&filter(text)?, *limit, |flows| {
+                send_all(client, flows.into_iter().map(Answer::Flow))
+            });
+            sent.and_then(|more| send_all(client, [Answer::Done { more }]))
         }
         Request::Kill { filter: text } => {
             if text.trim().is_empty() {
@@ -416,7 +517,6 @@ fn has_hung_up(mut client: &UnixStream) -> io::Result<bool> {
 }
 
 fn refuse(client: &UnixStream, message: String) -> io::Result<()> {
-    client.set_write_timeout(Some(PATIENCE))?;
     send_all(client, [Answer::Error { message }])
 }
 
@@ -442,7 +542,12 @@ impl Client {
     /// If nobody serves it, or it belongs to another user.
     pub fn ask(path: &Path, request: &Request) -> io::Result<Self> {
         let mut stream = UnixStream::connect(path)?;
-        stream.write_all(format!("{}\n", serde_json::to_string(request)?).as_bytes())?;
+        let line = format!("{}\n", serde_json::to_string(request)?);
+        match stream.write_all(line.as_bytes()) {
+            // Who is refused is told so before it has asked, and hung up on: the answer is there.
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => return Err(error),
+            _ => {}
+        }
         Ok(Client { answers: BufReader::new(stream) })
     }
 

@@ -3,6 +3,7 @@
 //! Everything here may be called from any thread. What looks at flows locks one shard at a time.
 
 use std::collections::{BTreeMap, HashSet};
+use std::convert::Infallible;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -11,7 +12,7 @@ use sgwall_conntrack::FlowState;
 use sgwall_dataplane::counters::Tally;
 use sgwall_dataplane::flow_log;
 use sgwall_dataplane::{
-    Attribution, Config, DropReason, Explanation, FrameInput, PassReason, TrackedFlow,
+    Attribution, Config, DropReason, Explanation, FrameInput, Judge, PassReason, TrackedFlow,
 };
 use sgwall_netio::clock::Clock;
 use sgwall_netio::worker::{Plan, PortCounters, PortStats, WorkerFailure, Workers};
@@ -277,20 +278,45 @@ impl Engine {
     /// The tracked flows that pass `filter`, at most `limit`; and whether there are more.
     #[must_use]
     pub fn flows(&self, filter: &Filter, limit: usize) -> (Vec<FlowInfo>, bool) {
+        let mut flows = Vec::new();
+        let Ok(more) = self.each_flow(filter, limit, |some| {
+            flows.extend(some);
+            Ok::<_, Infallible>(())
+        });
+        (flows, more)
+    }
+
+    /// The same, some at a time: a large table is never in memory twice, and whoever takes them may
+    /// take long. Whether there are more.
+    ///
+    /// # Errors
+    /// The first of `take`, which ends it.
+    pub fn each_flow<E>(
+        &self,
+        filter: &Filter,
+        limit: usize,
+        take: impl FnMut(Vec<FlowInfo>) -> Result<(), E>,
+    ) -> Result<bool, E> {
         let now = self.now();
-        let (mut flows, mut more) = (Vec::new(), false);
-        self.shared.with_flows(|judge, places, snapshot| {
+        let (mut left, mut more) = (limit, false);
+        let page = |judge: &mut Judge, places, snapshot: &Snapshot| {
+            let mut page = Vec::new();
             for flow in judge.pipeline().flows(places, now) {
                 if more || !is_meant(filter, &snapshot.policy, &flow) {
                     continue;
                 }
-                match flows.len() < limit {
-                    true => flows.push(FlowInfo::of(&flow, &snapshot.policy, now)),
-                    false => more = true,
+                match left {
+                    0 => more = true,
+                    _ => {
+                        left -= 1;
+                        page.push(FlowInfo::of(&flow, &snapshot.policy, now));
+                    }
                 }
             }
-        });
-        (flows, more)
+            page
+        };
+        self.shared.each_page(page, take)?;
+        Ok(more)
     }
 
     /// What would become of a packet if it came now, and why; nothing changes. Without an interface

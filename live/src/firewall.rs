@@ -166,6 +166,8 @@ impl Firewall {
             judge.locate(&mut self.probes);
             for (work, probe) in of_shard.zip(&self.probes) {
                 self.token += 1;
+                #[cfg(debug_assertions)]
+                crate::fault::panic_on(frames.bytes(work.frame));
                 let current = Current {
                     token: self.token << WORKER_BITS | self.worker as u64,
                     frame: work.frame,

@@ -14,6 +14,8 @@
 
 pub mod control;
 pub mod engine;
+#[cfg(debug_assertions)]
+mod fault;
 pub mod filter;
 pub mod firewall;
 pub mod flow_log;

@@ -11,6 +11,7 @@
 //!
 //! **Lock order.** No two shards are locked at once. Nothing else is locked while a shard is.
 
+use std::convert::Infallible;
 use std::net::IpAddr;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -213,20 +214,37 @@ impl Shared {
     ///
     /// # Panics
     /// As [`with_shards`](Self::with_shards).
-    pub fn with_flows(&self, mut work: impl FnMut(&mut Judge, Range<usize>, &Snapshot)) {
+    pub fn with_flows(&self, work: impl FnMut(&mut Judge, Range<usize>, &Snapshot)) {
+        let Ok(()) = self.each_page(work, |()| Ok::<_, Infallible>(()));
+    }
+
+    /// The same, and hands on what was found in some places while no shard is locked.
+    ///
+    /// # Errors
+    /// The first of `hand_on`, which ends it.
+    ///
+    /// # Panics
+    /// As [`with_shards`](Self::with_shards).
+    pub fn each_page<T, E>(
+        &self,
+        mut work: impl FnMut(&mut Judge, Range<usize>, &Snapshot) -> T,
+        mut hand_on: impl FnMut(T) -> Result<(), E>,
+    ) -> Result<(), E> {
         for shard in 0..self.shards.len() {
             let mut places = 0..PLACES;
             loop {
-                let all = self.with_part(shard, |part, snapshot| {
-                    work(&mut part.judge, places.clone(), snapshot);
-                    part.judge.pipeline().connections().places()
+                let (found, all) = self.with_part(shard, |part, snapshot| {
+                    let found = work(&mut part.judge, places.clone(), snapshot);
+                    (found, part.judge.pipeline().connections().places())
                 });
+                hand_on(found)?;
                 if places.end >= all {
                     break;
                 }
                 places = places.end..places.end + PLACES;
             }
         }
+        Ok(())
     }
 
     /// Works with the shard in which packets between two addresses meet.

@@ -490,3 +490,41 @@ fn verdicts_are_shown_to_whoever_watches() {
     world.shared.tracer.stop();
     assert_eq!(world.shared.tracer.next(), None);
 }
+
+/// The clock of a live firewall does not step (`sgwall_netio::clock`). If it did, by an hour back or
+/// forward, no flow would end before its time, and nothing would pass that must not.
+#[test]
+fn a_step_of_time_ends_no_flow_early_and_opens_nothing() {
+    for step in [-3600, 3600] {
+        let mut world = world();
+        world.now = Timestamp::from_secs(1_000_000);
+        let out = |packet: &str| frame((ROUTER, A), packet);
+        let back = |packet: &str| frame((A, ROUTER), packet);
+        let answer = back("tcp 203.0.113.1:443 -> 10.0.1.10:5000 A seq=501 ack=101 len=100");
+        let other = back("tcp 203.0.113.1:444 -> 10.0.1.10:5000 A len=100");
+        let syn_ack = back("tcp 203.0.113.1:443 -> 10.0.1.10:5000 SA seq=500 ack=101");
+        assert_eq!(world.goes_to(NETWORK, &syn_ack), NOWHERE);
+        for (port, sent, to) in [
+            (PORT_A, out("tcp 10.0.1.10:5000 -> 203.0.113.1:443 S seq=100"), NETWORK),
+            (NETWORK, syn_ack, PORT_A),
+            (PORT_A, out("tcp 10.0.1.10:5000 -> 203.0.113.1:443 A seq=101 ack=501"), NETWORK),
+            (NETWORK, answer.clone(), PORT_A),
+        ] {
+            assert_eq!(world.goes_to(port, &sent), [to]);
+        }
+        for _ in 0..2 {
+            world.now = Timestamp::from_secs(1_000_000 + step);
+            world.firewall.idle(world.now, &mut world.out);
+            assert_eq!(world.goes_to(NETWORK, &answer), [PORT_A], "{step}");
+            assert_eq!(world.goes_to(NETWORK, &other), NOWHERE, "{step}");
+            assert_eq!(world.flows(), 1);
+            world.now = Timestamp::from_secs(1_000_000);
+            world.firewall.idle(world.now, &mut world.out);
+            assert_eq!(world.goes_to(NETWORK, &answer), [PORT_A], "{step}");
+        }
+        // And it ends when it has been silent for so long, whatever happened before.
+        let five_days = std::time::Duration::from_secs(432_000);
+        world.now = world.now.after(five_days);
+        assert_eq!(world.goes_to(NETWORK, &answer), NOWHERE);
+    }
+}

@@ -19,13 +19,23 @@ impl Clock {
     /// A clock that agrees with the wall clock now.
     #[must_use]
     pub fn new() -> Self {
-        Clock { offset: nanos(ClockId::Realtime).saturating_sub(nanos(ClockId::Boottime)) }
+        Clock::made(nanos(ClockId::Realtime), nanos(ClockId::Boottime))
+    }
+
+    /// One that is made when the wall clock says `wall` and `elapsed` has passed, nanoseconds.
+    const fn made(wall: i64, elapsed: i64) -> Self {
+        Clock { offset: wall.saturating_sub(elapsed) }
+    }
+
+    /// What it says once `elapsed` has passed.
+    const fn at(self, elapsed: i64) -> Timestamp {
+        Timestamp::from_nanos(elapsed.saturating_add(self.offset))
     }
 
     /// The time. Copies of a clock agree, on any thread.
     #[must_use]
     pub fn now(&self) -> Timestamp {
-        Timestamp::from_nanos(nanos(ClockId::Boottime).saturating_add(self.offset))
+        self.at(nanos(ClockId::Boottime))
     }
 }
 
@@ -45,6 +55,20 @@ mod tests {
     use std::time::{SystemTime, UNIX_EPOCH};
 
     use super::*;
+
+    /// The wall clock is read once. Set an hour forwards or back afterwards, it would give a clock
+    /// made then another time, and leaves ours, whose seconds are those that pass.
+    #[test]
+    fn setting_the_wall_clock_does_not_move_it() {
+        const HOUR: i64 = 3_600_000_000_000;
+        let clock = Clock::made(500 * HOUR, 7 * HOUR);
+        assert_eq!(clock.at(7 * HOUR), Timestamp::from_nanos(500 * HOUR));
+        assert_eq!(clock.at(8 * HOUR), Timestamp::from_nanos(501 * HOUR));
+        for step in [-HOUR, HOUR] {
+            let later = Clock::made(501 * HOUR + step, 8 * HOUR);
+            assert_eq!(later.at(8 * HOUR).as_nanos() - clock.at(8 * HOUR).as_nanos(), step);
+        }
+    }
 
     #[test]
     fn it_begins_at_the_wall_clock_and_never_steps_back() {

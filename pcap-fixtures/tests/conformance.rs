@@ -83,8 +83,19 @@ fn the_readme_counts_right() {
 /// What `docs/conformance.md` names is there: a case (case `D4`), a test (`rules/x.rs::name`).
 #[test]
 fn what_the_list_of_statements_names_is_there() {
+    what_is_named_is_there("docs/conformance.md");
+}
+
+/// The same of the tests that stand against attacks and faults.
+#[test]
+fn what_the_threat_model_names_is_there() {
+    what_is_named_is_there("docs/threat-model.md");
+    what_is_named_is_there("docs/reliability.md");
+}
+
+fn what_is_named_is_there(document: &str) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let text = fs::read_to_string(root.join("docs/conformance.md")).unwrap();
+    let text = fs::read_to_string(root.join(document)).unwrap();
     let ids: BTreeSet<String> = cases().into_iter().map(|(_, case)| case.id).collect();
     let parts: Vec<&str> = text.split('`').collect();
     let (mut missing, mut named) = (Vec::new(), 0);
@@ -103,8 +114,8 @@ fn what_the_list_of_statements_names_is_there() {
             missing.push(quoted);
         }
     }
-    assert!(named > 0, "docs/conformance.md names nothing");
-    assert!(missing.is_empty(), "named in docs/conformance.md, but nowhere: {missing:?}");
+    assert!(named > 0, "{document} names nothing");
+    assert!(missing.is_empty(), "named in {document}, but nowhere: {missing:?}");
 }
 
 /// A case that expects the wrong thing fails, and says what was found.

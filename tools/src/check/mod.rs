@@ -1,8 +1,8 @@
 //! `sgwall check`: what is wrong with a policy before any packet meets it.
 //!
-//! Every finding of loading and validation; references that match nothing any more; whether
-//! path-MTU discovery works, by the same judgement as `explain` and `replay` give; and what is right
-//! and probably not meant (`docs/lint.md`).
+//! Every finding of loading and validation; who else could change the policy; references that match
+//! nothing any more; whether path-MTU discovery works, by the same judgement as `explain` and
+//! `replay` give; and what is right and probably not meant (`docs/lint.md`).
 
 mod hits;
 
@@ -101,7 +101,7 @@ struct Missing {
 pub(crate) fn run(args: &CheckArgs) -> Result<u8, Failure> {
     let files = policy::read(&args.policy)?;
     let hits = args.hits.as_deref().map(hits::read).transpose()?;
-    let report = match load(&policy::inputs(&files)) {
+    let mut report = match load(&policy::inputs(&files)) {
         Ok(loaded) => {
             let mut lints = lint::lint(&loaded.policy);
             if let Some(hits) = &hits {
@@ -112,6 +112,7 @@ pub(crate) fn run(args: &CheckArgs) -> Result<u8, Failure> {
         }
         Err(diagnostics) => Report::of(None, diagnostics, Vec::new()),
     };
+    report.add(policy::writable_by_others(&args.policy));
     if let Some(path) = &args.sarif {
         let text = format!("{:#}\n", report.sarif());
         std::fs::write(path, text)
@@ -151,6 +152,12 @@ impl Report {
             path_mtu,
             lints: lints.into_iter().map(LintFound::from).collect(),
         }
+    }
+
+    /// Adds warnings.
+    fn add(&mut self, warnings: Vec<Diagnostic>) {
+        self.warnings += warnings.len();
+        self.diagnostics.extend(warnings.into_iter().map(Finding::from));
     }
 
     /// As code hosts take findings.

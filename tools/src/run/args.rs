@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 use std::num::NonZeroU64;
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
+use sgwall_sandbox::Mode;
 
 use crate::cli::{FlowLogArgs, OnReload};
 
@@ -77,8 +78,18 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub(crate) metrics: Option<SocketAddr>,
 
-    /// Keep the privileges that are not needed any more once the devices are open
-    #[arg(long)]
+    /// Go on as this user once the devices are open
+    #[arg(long, value_name = "NAME")]
+    pub(crate) user: Option<String>,
+
+    /// Whether to give up, once the devices are open, all files and system calls that are not needed
+    /// any more
+    #[arg(long, value_name = "MODE", default_value = "on")]
+    pub(crate) sandbox: SandboxMode,
+
+    /// Keep the privileges that are not needed any more once the devices are open, and enter no
+    /// sandbox
+    #[arg(long, conflicts_with_all = ["user", "sandbox"])]
     pub(crate) keep_privileges: bool,
 
     #[command(flatten)]
@@ -86,6 +97,27 @@ pub(crate) struct RunArgs {
 
     #[command(flatten)]
     pub(crate) rotation: RotationArgs,
+}
+
+/// Whether a sandbox is entered.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum SandboxMode {
+    /// As far as the kernel can (Landlock, seccomp); what it lacks is said
+    On,
+    /// Whole, or the firewall does not start
+    Required,
+    /// Not at all
+    Off,
+}
+
+impl From<SandboxMode> for Mode {
+    fn from(mode: SandboxMode) -> Mode {
+        match mode {
+            SandboxMode::On => Mode::On,
+            SandboxMode::Required => Mode::Required,
+            SandboxMode::Off => Mode::Off,
+        }
+    }
 }
 
 /// When the flow log begins a new file.

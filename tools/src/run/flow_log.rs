@@ -25,8 +25,10 @@ use super::args::RotationArgs;
 use crate::cli::FlowLogArgs;
 use crate::failure::Failure;
 
-/// Records of all open windows and of those that wait to be written: about 150 MiB of them.
+/// Records of all open windows and of those that wait to be written.
 const MAX_RECORDS: usize = 1 << 20;
+/// What they take at most, roughly.
+pub(super) const MAX_BYTES: u64 = 150 << 20;
 /// How often to look for windows that have ended.
 const LOOK: Duration = Duration::from_millis(200);
 /// How long to wait before what could not be written is tried again.
@@ -34,8 +36,14 @@ const RETRY: Duration = Duration::from_secs(1);
 /// Bytes that are written at a time.
 const CHUNK: usize = 64 * 1024;
 
-/// A flow log that is being written.
-pub(super) struct FlowLogWriter {
+/// A flow log that is being written, or [`Opened`] and not yet.
+pub(super) struct FlowLogWriter<State = Writing>(State);
+
+/// The file that it will be written to.
+pub(super) struct Opened(Out);
+
+/// Who writes it.
+pub(super) struct Writing {
     shared: Arc<Shared>,
     thread: JoinHandle<()>,
 }
@@ -47,12 +55,11 @@ struct Shared {
     end: AtomicBool,
 }
 
-impl FlowLogWriter {
-    /// Opens the file and begins the log; `None` if none is asked for.
-    pub(super) fn start(
+impl FlowLogWriter<Opened> {
+    /// Opens the file; `None` if no flow log is asked for.
+    pub(super) fn open(
         args: &FlowLogArgs,
         rotation: RotationArgs,
-        engine: &Arc<Engine>,
     ) -> Result<Option<Self>, Failure> {
         let Some(path) = args.path.as_deref() else { return Ok(None) };
         let path = (path != Path::new("-")).then(|| path.to_owned());
@@ -61,6 +68,16 @@ impl FlowLogWriter {
             let mend = "name a file in a directory that this user may write to";
             Failure::Io(format!("cannot write the flow log {}: {error}; {mend}", out.name()))
         })?;
+        Ok(Some(FlowLogWriter(Opened(out))))
+    }
+
+    /// Begins the log.
+    pub(super) fn start(
+        self,
+        args: &FlowLogArgs,
+        engine: &Arc<Engine>,
+    ) -> Result<FlowLogWriter, Failure> {
+        let FlowLogWriter(Opened(out)) = self;
         let config = Config {
             interval: args.interval,
             traffic: args.traffic.into(),
@@ -78,19 +95,21 @@ impl FlowLogWriter {
         let thread = thread.map_err(|error| {
             Failure::Io(format!("the system gives no thread to write the flow log: {error}"))
         })?;
-        Ok(Some(FlowLogWriter { shared, thread }))
+        Ok(FlowLogWriter(Writing { shared, thread }))
     }
+}
 
+impl FlowLogWriter {
     /// Opens the file anew before the next line.
     pub(super) fn reopen(&self) {
-        self.shared.reopen.store(true, Ordering::Release);
+        self.0.shared.reopen.store(true, Ordering::Release);
     }
 
     /// Ends the log, once the workers have ended and no packet comes any more.
     pub(super) fn finish(self, engine: &Engine) {
         let skipped = engine.finish_flow_log();
-        self.shared.end.store(true, Ordering::Release);
-        let _ = self.thread.join();
+        self.0.shared.end.store(true, Ordering::Release);
+        let _ = self.0.thread.join();
         if skipped.packets > 0 {
             let (packets, bytes) = (skipped.packets, skipped.bytes);
             warn!(packets, bytes, "flow log: traffic is in no record; SKIPDATA lines say where");
@@ -330,6 +349,17 @@ mod tests {
         out.flush(&shared);
         let read = |path| std::fs::read_to_string(path).unwrap();
         assert_eq!((read(&old), read(&path)), ("one\n".into(), "two\n".into()));
+    }
+
+    /// Who talks to whom is its owner's and group's to know.
+    #[test]
+    fn others_may_not_read_it() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("flow.log");
+        out(&path).flush(&Shared::default());
+        let mode = fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o137, 0, "{mode:o}");
     }
 
     /// At the end, what cannot be written is given up: the firewall must be able to end.

@@ -5,8 +5,7 @@
 //! `sgwall_`.
 
 use std::fmt::Write;
-use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -14,44 +13,60 @@ use sgwall_live::Engine;
 use sgwall_live::engine::Stats;
 use tiny_http::{Header, Method, Response, Server};
 
+use crate::failure::Failure;
+
 /// Serves counters until dropped.
 pub(super) struct Metrics {
     server: Arc<Server>,
     thread: Option<JoinHandle<()>>,
 }
 
+/// A socket at which counters will be served.
+pub(super) struct Bound(TcpListener, SocketAddr);
+
 impl Metrics {
-    /// Begins to serve at `addr`, which must be a loopback address: what passes through a firewall
-    /// is nobody else's business.
-    pub(super) fn serve(addr: SocketAddr, engine: Arc<Engine>) -> io::Result<Metrics> {
+    /// Opens a socket at `addr`, which must be a loopback address: what passes through a firewall is
+    /// nobody else's business.
+    pub(super) fn bind(addr: SocketAddr) -> Result<Bound, Failure> {
         if !addr.ip().is_loopback() {
             let message = "not a loopback address; use 127.0.0.1 or [::1]";
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+            return Err(unserved(addr, message));
         }
-        let server = Arc::new(Server::http(addr).map_err(io::Error::other)?);
+        TcpListener::bind(addr).map(|listener| Bound(listener, addr)).map_err(|e| unserved(addr, e))
+    }
+}
+
+fn unserved(addr: SocketAddr, why: impl std::fmt::Display) -> Failure {
+    Failure::Io(format!("cannot serve metrics at {addr}: {why}"))
+}
+
+impl Bound {
+    /// Begins to serve.
+    pub(super) fn serve(self, engine: Arc<Engine>) -> Result<Metrics, Failure> {
+        let Bound(listener, addr) = self;
+        let server = Server::from_listener(listener, None).map_err(|e| unserved(addr, e))?;
+        let server = Arc::new(server);
         let serving = Arc::clone(&server);
-        let thread =
-            std::thread::Builder::new().name("sgwall-metrics".into()).spawn(move || {
-                for request in serving.incoming_requests() {
-                    let is_metrics =
-                        request.url() == "/metrics" && *request.method() == Method::Get;
-                    // A client that went away is no fault of ours.
-                    let _ = match is_metrics {
-                        true => {
-                            let text = Response::from_string(text(&engine.stats()));
-                            let kind = "text/plain; version=0.0.4";
-                            let header = Header::from_bytes("Content-Type", kind);
-                            request.respond(match header {
-                                Ok(header) => text.with_header(header),
-                                Err(()) => text,
-                            })
-                        }
-                        false => request.respond(
-                            Response::from_string("look at /metrics\n").with_status_code(404),
-                        ),
-                    };
-                }
-            })?;
+        let thread = std::thread::Builder::new().name("sgwall-metrics".into()).spawn(move || {
+            for request in serving.incoming_requests() {
+                let is_metrics = request.url() == "/metrics" && *request.method() == Method::Get;
+                // A client that went away is no fault of ours.
+                let _ = match is_metrics {
+                    true => {
+                        let text = Response::from_string(text(&engine.stats()));
+                        let kind = "text/plain; version=0.0.4";
+                        let header = Header::from_bytes("Content-Type", kind);
+                        request.respond(match header {
+                            Ok(header) => text.with_header(header),
+                            Err(()) => text,
+                        })
+                    }
+                    false => request
+                        .respond(Response::from_string("look at /metrics\n").with_status_code(404)),
+                };
+            }
+        });
+        let thread = thread.map_err(|e| unserved(addr, e))?;
         Ok(Metrics { server, thread: Some(thread) })
     }
 }

@@ -1,33 +1,39 @@
 //! `sgwall run`: the firewall between devices, until it is told to end.
 //!
 //! Everything that can be wrong is found before the first frame passes: the policy, the devices,
-//! the sockets. Then privileges are dropped, workers start, and this thread waits for signals, for
-//! a changed file, and for a worker that fails, in which case nothing passes any more and the exit
-//! status says so.
+//! the sockets, memory. Then all rights that are not needed any more are given up, workers start,
+//! and this thread waits for signals, for a changed file, and for a worker that fails, in which case
+//! nothing passes any more and the exit status says so.
 
 mod args;
 mod flow_log;
+mod memory;
 mod metrics;
-mod privileges;
+mod notify;
 
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, SystemTime};
 
+use sd_notify::NotifyState;
 use sgwall_dataplane::Config;
 use sgwall_live::control::{Loader, Server};
 use sgwall_live::{Engine, OpenOptions, OpenPort, open};
 use sgwall_netio::seed::random_seed;
 use sgwall_netio::worker::{Ended, Workers};
 use sgwall_rules::model::{Policy, Port, PortKind, Vlans};
+use sgwall_sandbox::rights::{self, Account};
+use sgwall_sandbox::{Files, SandboxError};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 use tracing::{error, info, warn};
 
 pub(crate) use args::{AskArgs, CONTROL, ControlArgs, FlowsArgs, FlowsCommand, RunArgs, TraceArgs};
-use flow_log::FlowLogWriter;
+use flow_log::{FlowLogWriter, Opened};
 use metrics::Metrics;
+use notify::Notifier;
 
 use crate::cli::OnReload;
 use crate::failure::Failure;
@@ -43,8 +49,12 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
         let message = "standard output cannot be rotated: name a file after --flow-log, or leave out --flow-log-rotate";
         return Err(Failure::Usage(message.into()));
     }
-    let model = policy::load_model(&policy::read(&args.policy)?)?;
+    let log_bytes = if args.flow_log.path.is_some() { flow_log::MAX_BYTES } else { 0 };
+    memory::check(args.max_flows, log_bytes)?;
+    let model = read_policy(&args.policy)?;
     let ports = ports(args, &model)?;
+    let account = args.user.as_deref().map(Account::find).transpose().map_err(usage)?;
+    let notifier = Notifier::new();
     // Signals wait from here on: one that comes early must not kill a half-made firewall.
     let signals = Signals::new([SIGHUP, SIGINT, SIGTERM, SIGUSR1])
         .map_err(|e| Failure::Io(format!("cannot receive signals: {e}")))?;
@@ -56,11 +66,12 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
         say_opened(&device);
         opened.push(device);
     }
-    let listener = Server::bind(&args.control)
-        .map_err(|e| Failure::Io(format!("cannot serve {}: {e}", args.control.display())))?;
-    if !args.keep_privileges {
-        privileges::drop_all().map_err(|e| Failure::Io(format!("cannot drop privileges: {e}")))?;
-    }
+    let metrics = args.metrics.map(Metrics::bind).transpose()?;
+    let listener = Server::bind(&args.control).map_err(|e| unserved(&args.control, &e))?;
+    let log = give_up_rights(args, account.as_ref()).inspect_err(|_| {
+        // Nobody will serve it. If it has to stay, the next start replaces it.
+        let _ = std::fs::remove_file(&args.control);
+    })?;
 
     let config = Config { max_flows: args.max_flows, hash_seed: random_seed() };
     let on_reload = match args.on_reload {
@@ -69,20 +80,16 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
     };
     let (engine, workers) = Engine::start(opened, model, args.workers.into(), config, on_reload)
         .map_err(|e| Failure::Io(e.to_string()))?;
-    let flow_log = FlowLogWriter::start(&args.flow_log, args.rotation, &engine)?;
+    let flow_log = log.map(|log| log.start(&args.flow_log, &engine)).transpose()?;
     let loader = loader(args.policy.clone());
-    let control = Server::serve(listener, &args.control, Arc::clone(&engine), Arc::clone(&loader))
-        .map_err(|e| Failure::Io(format!("cannot serve {}: {e}", args.control.display())))?;
-    let metrics = args.metrics.map(|addr| {
-        Metrics::serve(addr, Arc::clone(&engine))
-            .map_err(|e| Failure::Io(format!("cannot serve metrics at {addr}: {e}")))
-    });
-    let metrics = metrics.transpose()?;
+    let control = serve(listener, args, &engine, &loader)?;
+    let metrics = metrics.map(|metrics| metrics.serve(Arc::clone(&engine))).transpose()?;
 
     info!(workers = args.workers, control = %args.control.display(), "the firewall runs");
-    notify(&[sd_notify::NotifyState::Ready]);
-    wait(args, &engine, &workers, &loader, signals, flow_log.as_ref());
-    notify(&[sd_notify::NotifyState::Stopping]);
+    notifier.tell(&[NotifyState::Ready]);
+    let running = Running { engine: &engine, loader: &loader, notifier: &notifier };
+    wait(args, &running, &workers, signals, flow_log.as_ref());
+    notifier.tell(&[NotifyState::Stopping]);
     drop((control, metrics));
     let ended = workers.join();
     let has_panicked = ended.iter().any(|worker| worker.handler.is_none());
@@ -106,6 +113,59 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
         "the firewall has ended; nothing passes"
     );
     result
+}
+
+/// Gives up every right that is not needed once devices and sockets are open. The flow log is opened
+/// in between: as the user whose file it is to be.
+fn give_up_rights(
+    args: &RunArgs,
+    account: Option<&Account>,
+) -> Result<Option<FlowLogWriter<Opened>>, Failure> {
+    let refused = |error: SandboxError| Failure::Io(error.to_string());
+    if args.keep_privileges {
+        warn!("all privileges are kept, and no sandbox is in force (--keep-privileges)");
+        return FlowLogWriter::open(&args.flow_log, args.rotation);
+    }
+    if let Some(account) = account {
+        account.give(&args.control).map_err(|e| unserved(&args.control, &e))?;
+    }
+    rights::give_up(account).map_err(refused)?;
+    let log = FlowLogWriter::open(&args.flow_log, args.rotation)?;
+    let mut files = Files::default();
+    args.policy.iter().for_each(|path| files.read_again(path));
+    files.remove(&args.control);
+    if let Some(path) = args.flow_log.path.as_deref().filter(|path| *path != Path::new("-")) {
+        files.append(path);
+    }
+    match sgwall_sandbox::enter(args.sandbox.into(), &files).map_err(refused)? {
+        Some(sandbox) if sandbox.is_whole() => info!("no capabilities; {sandbox}"),
+        Some(sandbox) => warn!("no capabilities; {sandbox}"),
+        None => warn!("no capabilities; no sandbox is in force (--sandbox=off)"),
+    }
+    // What cannot be read now could not be read at a reload.
+    policy::read(&args.policy).map_err(|failure| {
+        let mend = "it could not be reloaded: let this user read it, and keep it in its directory";
+        Failure::Io(format!("{}; {mend}", plain(&failure)))
+    })?;
+    Ok(log)
+}
+
+fn usage(error: SandboxError) -> Failure {
+    Failure::Usage(error.to_string())
+}
+
+fn unserved(path: &Path, error: &std::io::Error) -> Failure {
+    Failure::Io(format!("cannot serve {}: {error}", path.display()))
+}
+
+fn serve(
+    listener: UnixListener,
+    args: &RunArgs,
+    engine: &Arc<Engine>,
+    loader: &Arc<Loader>,
+) -> Result<Server, Failure> {
+    Server::serve(listener, &args.control, Arc::clone(engine), Arc::clone(loader))
+        .map_err(|e| unserved(&args.control, &e))
 }
 
 /// Log lines go to standard error, never one for a packet.
@@ -173,20 +233,46 @@ fn say_opened(open: &OpenPort) {
     );
 }
 
+/// Reads and validates a policy that will be read again, and says who else could change it.
+fn read_policy(paths: &[PathBuf]) -> Result<Arc<Policy>, Failure> {
+    if let Some(path) =
+        paths.iter().find(|path| !(path.is_file() || path.is_dir() || !path.exists()))
+    {
+        return Err(Failure::Usage(format!(
+            "{}: a policy that can be reloaded is a file or a directory, not a pipe or a device; \
+             write it to a file",
+            path.display()
+        )));
+    }
+    let model = policy::load_model(&policy::read(paths)?)?;
+    for warning in policy::writable_by_others(paths) {
+        warn!("{}", plain(&warning));
+    }
+    Ok(model)
+}
+
 /// Reads and validates the policy again.
 fn loader(paths: Vec<PathBuf>) -> Arc<Loader> {
-    Arc::new(move || {
-        let model = policy::read(&paths).and_then(|files| policy::load_model(&files));
-        model.map_err(|failure| anstream::adapter::strip_str(&failure.to_string()).to_string())
-    })
+    Arc::new(move || read_policy(&paths).map_err(|failure| plain(&failure)))
+}
+
+/// Without colours.
+fn plain(text: &impl ToString) -> String {
+    anstream::adapter::strip_str(&text.to_string()).to_string()
+}
+
+/// What a running firewall is asked for while it waits.
+struct Running<'a> {
+    engine: &'a Engine,
+    loader: &'a Arc<Loader>,
+    notifier: &'a Notifier,
 }
 
 /// Waits until the firewall is to end, or has.
 fn wait(
     args: &RunArgs,
-    engine: &Engine,
+    running: &Running<'_>,
     workers: &Workers<sgwall_live::Firewall>,
-    loader: &Arc<Loader>,
     mut signals: Signals,
     flow_log: Option<&FlowLogWriter>,
 ) {
@@ -203,7 +289,7 @@ fn wait(
     let mut looked = std::time::Instant::now();
     loop {
         match received.recv_timeout(Duration::from_millis(100)) {
-            Ok(SIGHUP) => reload(engine, loader),
+            Ok(SIGHUP) => running.reload(),
             Ok(SIGUSR1) => {
                 if let Some(flow_log) = flow_log {
                     flow_log.reopen();
@@ -224,7 +310,7 @@ fn wait(
             let now = changed(&args.policy);
             if now != *seen {
                 *seen = now;
-                reload(engine, loader);
+                running.reload();
             }
         }
     }
@@ -232,18 +318,20 @@ fn wait(
     let _ = thread.join();
 }
 
-/// Puts the policy in force as it is now; a broken one leaves the old one, and says why.
-fn reload(engine: &Engine, loader: &Arc<Loader>) {
-    let reloading = sd_notify::NotifyState::Reloading;
-    match sd_notify::NotifyState::monotonic_usec_now() {
-        Ok(now) => notify(&[reloading, now]),
-        Err(_) => notify(&[reloading]),
+impl Running<'_> {
+    /// Puts the policy in force as it is now; a broken one leaves the old one, and says why.
+    fn reload(&self) {
+        let reloading = NotifyState::Reloading;
+        match NotifyState::monotonic_usec_now() {
+            Ok(now) => self.notifier.tell(&[reloading, now]),
+            Err(_) => self.notifier.tell(&[reloading]),
+        }
+        match (self.loader)() {
+            Ok(policy) => info!("{}", self.engine.reload(policy)),
+            Err(message) => warn!("the old policy stays in force: {message}"),
+        }
+        self.notifier.tell(&[NotifyState::Ready]);
     }
-    match loader() {
-        Ok(policy) => info!("{}", engine.reload(policy)),
-        Err(message) => warn!("the old policy stays in force: {message}"),
-    }
-    notify(&[sd_notify::NotifyState::Ready]);
 }
 
 /// When the files of a policy last changed.
@@ -267,7 +355,7 @@ fn end(ended: Vec<Ended<sgwall_live::Firewall>>) -> Result<(), Failure> {
     for Ended { worker, result, .. } in ended {
         if let Err(failure) = result {
             error!(worker, "{failure}");
-            failed.push(failure.to_string());
+            failed.push(format!("worker {worker}: {failure}"));
         }
     }
     match failed.first() {
@@ -276,9 +364,4 @@ fn end(ended: Vec<Ended<sgwall_live::Firewall>>) -> Result<(), Failure> {
             Err(Failure::Live(format!("the firewall failed, and nothing passes: {first}")))
         }
     }
-}
-
-/// Tells systemd, where there is one.
-fn notify(state: &[sd_notify::NotifyState<'_>]) {
-    let _ = sd_notify::notify(state);
 }

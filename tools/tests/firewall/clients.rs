@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use sgwall_netio::netns::Scratch;
 
-use crate::lab::{PATIENCE, SILENCE, eventually, text};
+use crate::lab::{INSTANCE, PATIENCE, SILENCE, eventually, text};
 
 /// Runs a program in a namespace.
 pub(crate) fn run(host: &Scratch, words: &str) -> Output {
@@ -48,6 +48,29 @@ pub(crate) fn curl(from: &Scratch, url: &str, seconds: &str) -> Result<String, O
 /// A TCP listener in a namespace.
 pub(crate) fn listen(host: &Scratch, at: &str) -> TcpListener {
     host.inside(|| TcpListener::bind(at)).expect("a namespace").expect("a listener")
+}
+
+/// A port where something listens that no rule allows: whatever happens, nobody gets there.
+pub(crate) struct ClosedPort(TcpListener);
+
+impl ClosedPort {
+    /// Listens in the instance.
+    pub(crate) fn of(instance: &Scratch) -> ClosedPort {
+        let listener = listen(instance, "[::]:8080");
+        listener.set_nonblocking(true).expect("non-blocking");
+        // It is there: the instance itself gets through.
+        drop(connect(instance, at("127.0.0.1", 8080), PATIENCE).expect("connected"));
+        while listener.accept().is_err() {}
+        ClosedPort(listener)
+    }
+
+    /// Tries it from elsewhere.
+    pub(crate) fn is_closed_to(&self, host: &Scratch) {
+        let tried = connect(host, at(INSTANCE, 8080), Duration::from_millis(300));
+        assert!(tried.is_err(), "a port is open that no rule allows");
+        let reached = self.0.accept();
+        assert!(reached.is_err_and(|error| error.kind() == ErrorKind::WouldBlock));
+    }
 }
 
 /// A UDP socket in a namespace.

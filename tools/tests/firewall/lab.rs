@@ -1,7 +1,7 @@
 //! The hosts, the firewall between them, and its policy.
 
 use std::fs::{self, File};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -115,11 +115,22 @@ impl Firewall {
     pub(crate) fn start(middle: &Scratch, policy: &str, args: &[&str]) -> Firewall {
         let dir = tempfile::tempdir().expect("a directory");
         fs::write(dir.path().join("policy.toml"), policy).expect("written");
+        Firewall::start_in(dir, middle, args, |_| {})
+    }
+
+    /// The same with the policy that is in a directory, and further settings of the command.
+    pub(crate) fn start_in(
+        dir: TempDir,
+        middle: &Scratch,
+        args: &[&str],
+        set: impl FnOnce(&mut Command),
+    ) -> Firewall {
         let log = File::create(dir.path().join("log")).expect("a log");
         let mut command = middle.command(env!("CARGO_BIN_EXE_sgwall"));
         command.arg("run").arg("--policy").arg(dir.path().join("policy.toml"));
         command.arg("--control").arg(dir.path().join("control")).args(args);
         command.stdout(Stdio::null()).stderr(log);
+        set(&mut command);
         let child = command.spawn().expect("ip of iproute2");
         let mut firewall = Firewall { child, dir };
         eventually("the firewall runs", || {
@@ -130,9 +141,32 @@ impl Firewall {
         firewall
     }
 
+    /// Kills it, and starts it again with the same files; `policy` replaces its policy.
+    pub(crate) fn start_again(mut self, middle: &Scratch, policy: &str, args: &[&str]) -> Firewall {
+        self.signal(Signal::KILL);
+        self.wait();
+        fs::write(self.policy(), policy).expect("written");
+        let dir = std::mem::replace(&mut self.dir, tempfile::tempdir().expect("a directory"));
+        File::create(self.dir.path().join("log")).expect("a log");
+        Firewall::start_in(dir, middle, args, |_| {})
+    }
+
+    /// The directory of its files.
+    pub(crate) fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
     /// Its process.
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// A line of `/proc/PID/status`, as a number.
+    pub(crate) fn status(&self, name: &str) -> u64 {
+        let path = format!("/proc/{}/status", self.pid());
+        let status = fs::read_to_string(path).expect("its status");
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("the line");
+        line.split_whitespace().next().and_then(|n| n.parse().ok()).expect("a number")
     }
 
     /// Its control socket.
@@ -248,16 +282,45 @@ impl Lab {
     /// Starts the firewall with `rules` and further arguments between two TAP interfaces: `tap-i`
     /// in the instance, `tap-n` in the world, where it has MTU 1500 as the internet has.
     pub(crate) fn new(label: &str, rules: &Rules<'_>, args: &[&str]) -> Lab {
+        Lab::with(label, rules, args, |_| {})
+    }
+
+    /// The same, with further settings of the command.
+    pub(crate) fn with(
+        label: &str,
+        rules: &Rules<'_>,
+        args: &[&str],
+        set: impl FnOnce(&mut Command),
+    ) -> Lab {
         let [instance, world, middle] = [(); 3].map(|()| Scratch::new(label).expect("a namespace"));
-        let devices = ["--interface", "eni-1", "--instance", "tap-i", "--network", "tap-n"];
-        let firewall = Firewall::start(&middle, &rules.text(), &[&devices, args].concat());
-        move_to(&middle, "tap-i", &instance);
-        move_to(&middle, "tap-n", &world);
-        set_up_instance(&instance, "tap-i", INSTANCE, INSTANCE_V6);
-        set_up_world(&world, "tap-n");
-        Lab { firewall, instance, world, middle }
+        let dir = tempfile::tempdir().expect("a directory");
+        fs::write(dir.path().join("policy.toml"), rules.text()).expect("written");
+        let firewall = Firewall::start_in(dir, &middle, &[&DEVICES, args].concat(), set);
+        let lab = Lab { firewall, instance, world, middle };
+        lab.connect();
+        lab
+    }
+
+    /// Gives the hosts the interfaces that the firewall has made.
+    pub(crate) fn connect(&self) {
+        move_to(&self.middle, "tap-i", &self.instance);
+        move_to(&self.middle, "tap-n", &self.world);
+        set_up_instance(&self.instance, "tap-i", INSTANCE, INSTANCE_V6);
+        set_up_world(&self.world, "tap-n");
+    }
+
+    /// Kills the firewall and starts it again, with TAP interfaces of the same names.
+    pub(crate) fn restart(self, policy: &str) -> Lab {
+        let Lab { firewall, instance, world, middle } = self;
+        let firewall = firewall.start_again(&middle, policy, &DEVICES);
+        let lab = Lab { firewall, instance, world, middle };
+        lab.connect();
+        lab
     }
 }
+
+/// The flags of a lab's devices.
+const DEVICES: [&str; 6] = ["--interface", "eni-1", "--instance", "tap-i", "--network", "tap-n"];
 
 /// Moves an interface to another namespace.
 pub(crate) fn move_to(from: &Scratch, device: &str, to: &Scratch) {
@@ -287,10 +350,10 @@ pub(crate) fn set_up_world(host: &Scratch, device: &str) {
     let commands = [
         format!("address add 10.0.1.1/24 dev {device}"),
         format!("address add 2001:db8:0:1::1/64 dev {device} nodad"),
-        format!("address add {WORLD}/32 dev lo"),
-        format!("address add {WORLD_V6}/128 dev lo nodad"),
-        format!("address add {PEER}/32 dev lo"),
-        format!("address add {PEER_V6}/128 dev lo nodad"),
+        format!("address replace {WORLD}/32 dev lo"),
+        format!("address replace {WORLD_V6}/128 dev lo nodad"),
+        format!("address replace {PEER}/32 dev lo"),
+        format!("address replace {PEER_V6}/128 dev lo nodad"),
         format!("link set {device} mtu 1500"),
         format!("link set {device} up"),
         format!("route replace 10.0.1.0/24 dev {device} src {WORLD}"),

@@ -73,6 +73,7 @@ fn a_device_that_is_down_for_a_while_is_no_end() {
     stream.goes_on();
 }
 
+/// Or kept, where that is asked for; which rights are gone otherwise, `rights.rs` says.
 #[test]
 fn its_privileges_are_gone_once_it_runs() {
     if !can_run("its_privileges_are_gone_once_it_runs", &[]) {
