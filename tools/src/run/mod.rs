@@ -17,6 +17,7 @@ use std::time::{Duration, SystemTime};
 
 use sgwall_dataplane::Config;
 use sgwall_live::control::{Loader, Server};
+use sgwall_live::full::Watch;
 use sgwall_live::{Engine, OpenOptions, OpenPort, open};
 use sgwall_netio::seed::random_seed;
 use sgwall_netio::worker::{Ended, Workers};
@@ -29,11 +30,11 @@ pub(crate) use args::{AskArgs, CONTROL, ControlArgs, FlowsArgs, FlowsCommand, Ru
 use flow_log::FlowLogWriter;
 use metrics::Metrics;
 
-use crate::cli::OnReload;
+use crate::cli::{OnReload, TableArgs};
 use crate::failure::Failure;
 use crate::policy;
 
-/// How often to look whether a policy file has changed.
+/// How often to look whether a policy file has changed, and whether flows find a place.
 const WATCH: Duration = Duration::from_secs(1);
 
 /// Runs the command.
@@ -44,6 +45,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
         return Err(Failure::Usage(message.into()));
     }
     let model = policy::load_model(&policy::read(&args.policy)?)?;
+    check_reserves(args.table, &model)?;
     let ports = ports(args, &model)?;
     // Signals wait from here on: one that comes early must not kill a half-made firewall.
     let signals = Signals::new([SIGHUP, SIGINT, SIGTERM, SIGUSR1])
@@ -62,7 +64,11 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
         privileges::drop_all().map_err(|e| Failure::Io(format!("cannot drop privileges: {e}")))?;
     }
 
-    let config = Config { max_flows: args.max_flows, hash_seed: random_seed() };
+    let config = Config {
+        max_flows: args.table.max_flows,
+        full_table: args.table.full_table.into(),
+        hash_seed: random_seed(),
+    };
     let on_reload = match args.on_reload {
         OnReload::Keep => sgwall_live::OnReload::Keep,
         OnReload::Rejudge => sgwall_live::OnReload::Rejudge,
@@ -70,7 +76,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
     let (engine, workers) = Engine::start(opened, model, args.workers.into(), config, on_reload)
         .map_err(|e| Failure::Io(e.to_string()))?;
     let flow_log = FlowLogWriter::start(&args.flow_log, args.rotation, &engine)?;
-    let loader = loader(args.policy.clone());
+    let loader = loader(args.policy.clone(), args.table);
     let control = Server::serve(listener, &args.control, Arc::clone(&engine), Arc::clone(&loader))
         .map_err(|e| Failure::Io(format!("cannot serve {}: {e}", args.control.display())))?;
     let metrics = args.metrics.map(|addr| {
@@ -174,11 +180,16 @@ fn say_opened(open: &OpenPort) {
 }
 
 /// Reads and validates the policy again.
-fn loader(paths: Vec<PathBuf>) -> Arc<Loader> {
+fn loader(paths: Vec<PathBuf>, table: TableArgs) -> Arc<Loader> {
     Arc::new(move || {
         let model = policy::read(&paths).and_then(|files| policy::load_model(&files));
+        let model = model.and_then(|model| check_reserves(table, &model).map(|()| model));
         model.map_err(|failure| anstream::adapter::strip_str(&failure.to_string()).to_string())
     })
+}
+
+fn check_reserves(table: TableArgs, model: &Policy) -> Result<(), Failure> {
+    table.check_reserves(model.interfaces.iter().map(|of| (of.id.as_str(), of.flows)))
 }
 
 /// Waits until the firewall is to end, or has.
@@ -201,6 +212,7 @@ fn wait(
     });
     let mut seen = args.watch.then(|| changed(&args.policy));
     let mut looked = std::time::Instant::now();
+    let (mut table, mut looked_at_table) = (Watch::default(), looked);
     loop {
         match received.recv_timeout(Duration::from_millis(100)) {
             Ok(SIGHUP) => reload(engine, loader),
@@ -218,6 +230,12 @@ fn wait(
         }
         if workers.wait(Duration::ZERO) {
             break;
+        }
+        if looked_at_table.elapsed() >= WATCH {
+            looked_at_table = std::time::Instant::now();
+            if let Some(filled) = table.look(engine) {
+                warn!("{filled}");
+            }
         }
         if let Some(seen) = seen.as_mut().filter(|_| looked.elapsed() >= WATCH) {
             looked = std::time::Instant::now();
