@@ -11,6 +11,7 @@ mod clients;
 mod control;
 mod example;
 mod exchanges;
+mod flood;
 mod flow_log;
 mod fragments;
 mod http;
