@@ -182,6 +182,16 @@ impl World {
             true => Timestamp::from_nanos(self.now.as_nanos() - step as i64),
             false => self.now.after(Duration::from_nanos(step)),
         };
+        // A flow that has died may hold its place until the tick in which it died is over, 2^28 ns: of
+        // a table that may be full, nobody can say then who gives a place.
+        let tick = |time: Timestamp| time.as_nanos() >> 28;
+        let may_hold = |now: Timestamp| {
+            let mut flows = self.slow.flows.values();
+            flows.any(|flow| flow.dies <= now && tick(flow.dies) == tick(now))
+        };
+        while !self.steps_back && may_hold(self.now) {
+            self.now = self.now.after(Duration::from_nanos(1 << 28));
+        }
     }
 
     fn reload(&mut self) {

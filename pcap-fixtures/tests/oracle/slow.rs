@@ -230,11 +230,9 @@ impl Slow {
     }
 
     /// 6.16, with the limits of interfaces: whether there is a place for a flow, or one is made by
-    /// ending another. A flow that has died holds its place until the tick of 2^28 ns, in which it
-    /// died, is over.
+    /// ending another.
     fn finds_place(&mut self, id: &str, now: Timestamp) -> bool {
-        let tick = |time: Timestamp| time.as_nanos() >> 28;
-        let holders = || self.flows.iter().filter(|(_, flow)| tick(flow.dies) >= tick(now));
+        let holders = || self.flows.iter().filter(|(_, flow)| now < flow.dies);
         let count = |id: &str| holders().filter(|((of, _), _)| of == id).count();
         let limits = |id: &str| {
             let found = self.policy.interfaces.iter().find(|interface| interface.id == id);
@@ -265,7 +263,7 @@ impl Slow {
         let asked = holders().filter(|((of, _), flow)| !flow.is_answered && may_give(of));
         let oldest = asked.min_by_key(|(_, flow)| flow.opened).map(|(key, _)| key.clone());
         let ended = oldest.and_then(|key| self.flows.remove(&key));
-        self.evicted += u64::from(ended.as_ref().is_some_and(|flow| now < flow.dies));
+        self.evicted += u64::from(ended.is_some());
         ended.is_some()
     }
 
