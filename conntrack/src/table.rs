@@ -501,8 +501,11 @@ impl ConnTable {
     /// Takes a place that is free.
     fn take_place(&mut self, scope: Scope) -> Result<(), Full> {
         let Some(account) = self.accounts.of(scope) else {
-            let has_one = self.plain() < self.held && !self.allowance.is_owed();
-            let has_place = has_one || self.take_allowance();
+            if self.allowance.is_owed() {
+                // What has ended here is for the reserves first.
+                self.give_back_idle();
+            }
+            let has_place = self.plain() < self.held || self.take_allowance();
             return if has_place { Ok(()) } else { Err(Full::Table) };
         };
         match account.open() {
@@ -524,7 +527,13 @@ impl ConnTable {
     /// Ends the oldest flow that nobody has answered and whose place a flow of an interface may have
     /// that found no other; false if there is none.
     fn evict(&mut self, scope: Scope, full: Full, now: Timestamp) -> bool {
-        if self.full_table != FullTable::EvictEmbryonic || !self.would_help(scope, full) {
+        if self.full_table != FullTable::EvictEmbryonic {
+            return false;
+        }
+        if self.allowance.is_owed() {
+            self.give_back_idle();
+        }
+        if !self.would_help(scope, full) {
             return false;
         }
         let own = self.accounts.list_of(scope);
