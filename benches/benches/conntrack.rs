@@ -16,7 +16,9 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use dashmap::DashMap;
 use sgwall_benches::flows::{Flows, NOW, Operation, Segment, Way, packet};
 use sgwall_benches::{RUN, Random, Work};
-use sgwall_conntrack::{Config, ConnTable, FlowState, Lookup, RuleTag, Scope, TimeoutProfile};
+use sgwall_conntrack::{
+    Config, ConnTable, FlowState, FullTable, Lookup, RuleTag, Scope, TimeoutProfile,
+};
 use sgwall_packet::{FlowKey, Headers, Timestamp};
 
 /// What a map of the standard kind would hold of a flow.
@@ -178,7 +180,11 @@ fn window(c: &mut Criterion) {
     let mut group = c.benchmark_group("conntrack/window");
     let timeouts = TimeoutProfile::default();
     for n in [1_000, 100_000] {
-        let mut table = ConnTable::new(Config { max_entries: n, hash_seed: [1, 2, 3, 4] });
+        let mut table = ConnTable::new(Config {
+            max_entries: n,
+            full_table: FullTable::DropNew,
+            hash_seed: [1, 2, 3, 4],
+        });
         let mut sample = Vec::new();
         for flow in 0..n as u32 {
             let [syn, answer, data] = [Segment::Syn, Segment::SynAck, Segment::Data]

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use sgwall_benches::{policy, rules};
-use sgwall_dataplane::Config;
+use sgwall_dataplane::{Config, FullTable};
 use sgwall_live::{Firewall, Port, Shared, Snapshot};
 use sgwall_netio::device::{Frames, VnetHeader};
 use sgwall_netio::worker::{Handler, NullForwarder, Output};
@@ -35,7 +35,8 @@ fn firewall(workers: usize) -> (Arc<Shared>, Firewall) {
     };
     let ports = vec![port("network", None), port("instance", Some(&model.interfaces[0].id))];
     let snapshot = Snapshot::new(Arc::new(model), Generation(1), &ports);
-    let config = Config { max_flows: 1 << 20, hash_seed: [1, 2, 3, 4] };
+    let config =
+        Config { max_flows: 1 << 20, full_table: FullTable::DropNew, hash_seed: [1, 2, 3, 4] };
     let shared = Arc::new(Shared::new(ports, snapshot, workers, config));
     (Arc::clone(&shared), Firewall::new(shared, 0))
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use sgwall_benches::{fleet, policy, rules};
-use sgwall_dataplane::{Config, Pipeline};
+use sgwall_dataplane::{Config, FullTable, Pipeline};
 use sgwall_rules::compile::{CompiledPolicy, Generation};
 use sgwall_rules::model::Policy;
 
@@ -64,7 +64,8 @@ fn recompile(c: &mut Criterion) {
 /// What a packet may have to wait for: a pipeline that takes over another policy, by the number of
 /// rules that are new to it.
 fn swap(c: &mut Criterion) {
-    let config = Config { max_flows: 1 << 16, hash_seed: [1, 2, 3, 4] };
+    let config =
+        Config { max_flows: 1 << 16, full_table: FullTable::DropNew, hash_seed: [1, 2, 3, 4] };
     let mut group = c.benchmark_group("policy/swap");
     for n in [1_000, 100_000] {
         let mut model = policy(rules(n));

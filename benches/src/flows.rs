@@ -4,7 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use sgwall_conntrack::{
-    Config, ConnTable, FlowState, Hit, Lookup, Mark, Probe, RuleTag, Scope, TimeoutProfile,
+    Config, ConnTable, FlowState, FullTable, Hit, Lookup, Mark, Probe, RuleTag, Scope,
+    TimeoutProfile,
 };
 use sgwall_packet::{Headers, Tcp, TcpFlags, Timestamp, Transport, protocol};
 
@@ -138,7 +139,11 @@ impl Flows {
         let ended = if operation == Operation::Mixed { count as usize / 8 + RUN } else { 0 };
         let max_entries = count as usize + ended;
         let mut flows = Flows {
-            table: ConnTable::new(Config { max_entries, hash_seed: [1, 2, 3, 4] }),
+            table: ConnTable::new(Config {
+                max_entries,
+                full_table: FullTable::DropNew,
+                hash_seed: [1, 2, 3, 4],
+            }),
             operation,
             is_ipv6,
             count,

@@ -2,6 +2,7 @@
 //! every run, and what is done with them. Who measures reads the clock.
 
 pub mod classbench;
+pub mod floods;
 pub mod flows;
 pub mod lookups;
 pub mod workload;
@@ -11,8 +12,8 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use sgwall_rules::diagnostic::Origin;
 use sgwall_rules::model::{
-    GroupRef, Interface, L4Match, Peer, Policy, PortRange, SecurityGroup, SecurityGroupRule,
-    Subnet, Timeouts, Vpc,
+    FlowLimits, GroupRef, Interface, L4Match, Peer, Policy, PortRange, SecurityGroup,
+    SecurityGroupRule, Subnet, Timeouts, Vpc,
 };
 
 /// Packets, look-ups or flows of a short run, about. Some tenths of a millisecond: long for the clock,
@@ -182,6 +183,7 @@ fn interface(id: &str, address: [u8; 4], groups: &[&str]) -> Interface {
         public: vec![],
         security_groups: groups.iter().map(|&id| id.into()).collect(),
         source_dest_check: true,
+        flows: FlowLimits::default(),
         mtu: None,
         timeouts: Timeouts::default(),
         mac: None,

@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use sgwall_conntrack::FlowState;
-use sgwall_dataplane::{Config, PacketContext, Pipeline};
+use sgwall_dataplane::{Config, FullTable, PacketContext, Pipeline};
 use sgwall_packet::{Direction, Headers, Kind, LinkType, PacketSpec, Timestamp, parse_into};
 use sgwall_rules::compile::{CompiledPolicy, Generation};
 use sgwall_rules::diagnostic::Origin;
@@ -66,7 +66,10 @@ pub fn pipeline(n: usize, max_flows: usize) -> Pipeline {
         origin: Origin::synthetic("bench"),
     });
     let compiled = CompiledPolicy::compile(&policy, Generation(0));
-    Pipeline::new(Arc::new(compiled), Config { max_flows, hash_seed: [1, 2, 3, 4] })
+    Pipeline::new(
+        Arc::new(compiled),
+        Config { max_flows, full_table: FullTable::DropNew, hash_seed: [1, 2, 3, 4] },
+    )
 }
 
 /// Frames in one piece of memory, each on cache lines of its own.

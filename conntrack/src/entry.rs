@@ -147,7 +147,7 @@ pub(crate) struct Track {
 
 /// UDP: the last packet went in the original direction.
 const ASKED: u8 = 1;
-/// UDP: a request was answered.
+/// All but TCP: the flow was seen in the reply direction.
 const ANSWERED: u8 = 2;
 
 impl Flow {
@@ -171,6 +171,19 @@ impl Flow {
             tcp::open(&mut track, syn);
         }
         Flow { scope, tag, generation, track }
+    }
+
+    /// Whether nobody has shown that the flow is wanted: a TCP flow before its handshake is complete,
+    /// or refused before it was; any other that was seen in its original direction alone.
+    pub(crate) fn is_embryonic(&self) -> bool {
+        use FlowState as S;
+        let Track { state, flags, .. } = self.track;
+        match state {
+            S::TcpSynSent | S::TcpSynSent2 | S::TcpSynRecv => true,
+            S::TcpClose => flags & tcp::REFUSED != 0,
+            S::Udp | S::Icmp | S::Other => flags & ANSWERED == 0,
+            _ => false,
+        }
     }
 
     /// Whether a packet from `side` goes in the reply direction.
@@ -210,7 +223,12 @@ impl Flow {
                 track.note_datagram(from);
                 true
             }
-            _ => true,
+            _ => {
+                if from == From::Reply {
+                    track.flags |= ANSWERED;
+                }
+                true
+            }
         }
     }
 }

@@ -100,6 +100,13 @@ impl Index {
         Some(self.entry(word))
     }
 
+    /// Buckets that a search for an entry of a hash looks at.
+    pub(crate) fn search_length(&self, hash: u64, entry: u32) -> usize {
+        let found = self.seek(hash, |other| other == entry).map(|(found, ..)| found);
+        let (home, buckets) = (self.home(hash), self.buckets);
+        found.map_or(0, |found| ((found + buckets - home) % buckets) as usize + 1)
+    }
+
     /// Puts an entry in; there must be room.
     pub(crate) fn insert(&mut self, hash: u64, entry: u32) {
         let word = self.word(hash) | (entry + 1);
@@ -178,7 +185,7 @@ impl Index {
 
     /// The high half of a product: even, whatever the number of buckets. The tag is of other bits.
     #[inline]
-    const fn home(&self, hash: u64) -> u32 {
+    pub(crate) const fn home(&self, hash: u64) -> u32 {
         (((hash >> 32) * self.buckets as u64) >> 32) as u32
     }
 

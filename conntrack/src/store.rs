@@ -9,12 +9,15 @@
 //! deadline that comes nearer (a connection that closes) moves an entry at once.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use ahash::RandomState;
 use sgwall_packet::{FlowKeyV4, FlowKeyV6, Headers, Side, Timestamp};
 
 use crate::Scope;
-use crate::entry::Flow;
+use crate::allowance::Accounts;
+use crate::embryonic::Embryonic;
+use crate::entry::{Flow, FlowState};
 use crate::index::{self, Index};
 use crate::mark::Mark;
 use crate::table::Noted;
@@ -120,21 +123,42 @@ pub(crate) struct Store<K: Key> {
     heads: Box<[u32]>,
     /// The tick whose list comes up next; all before are empty.
     cursor: i64,
+    /// The flows that may be evicted, if any may.
+    embryonic: Option<Embryonic>,
+    accounts: Arc<Accounts>,
+    /// Entries of interfaces that have an account.
+    on_account: usize,
 }
 
 impl<K: Key> Store<K> {
-    pub(crate) fn new(max_entries: usize, hasher: RandomState) -> Self {
+    /// `evicts`: whether flows that nobody has answered are to be known by their age.
+    pub(crate) fn new(max_entries: usize, hasher: RandomState, evicts: bool) -> Self {
         // Room made now is no pause later. Failing to get it is no harm: the table then grows.
         let reserved = max_entries.min(RESERVED);
         let mut slots = Vec::new();
         let _ = slots.try_reserve_exact(reserved);
         let index = Index::with_room(reserved);
         let heads = vec![NONE; LISTS as usize].into();
-        Store { slots, index, hasher, free: NONE, heads, cursor: i64::MIN }
+        Store {
+            slots,
+            index,
+            hasher,
+            free: NONE,
+            heads,
+            cursor: i64::MIN,
+            embryonic: evicts.then(|| Embryonic::with_room(reserved)),
+            accounts: Arc::default(),
+            on_account: 0,
+        }
     }
 
     pub(crate) fn len(&self) -> usize {
         self.index.len()
+    }
+
+    /// Entries of interfaces without an account.
+    pub(crate) fn plain(&self) -> usize {
+        self.len() - self.on_account
     }
 
     /// The hash of a key, for [`Self::candidate`] and [`Self::find`].
@@ -194,6 +218,15 @@ impl<K: Key> Store<K> {
         Some(noted)
     }
 
+    /// See [`Index::search_length`]: the longest of all entries.
+    pub(crate) fn longest_search(&self) -> usize {
+        let all = self.slots.iter().zip(0..).filter(|(slot, _)| slot.version % 2 == 1);
+        let length = |(slot, index): (&Slot<K>, u32)| {
+            self.index.search_length(slot.key.hash(slot.flow.scope, &self.hasher), index)
+        };
+        all.map(length).max().unwrap_or(0)
+    }
+
     /// The name of the entry of a key.
     #[inline]
     pub(crate) fn find(&self, hash: u64, scope: Scope, key: &K) -> Option<Handle> {
@@ -202,14 +235,15 @@ impl<K: Key> Store<K> {
         Some(Handle { index, version })
     }
 
-    /// Makes an entry, in place of any other of its key. The hash is the key's.
+    /// Makes an entry, in place of any other of its key; its interface's account has a place for it.
+    /// The hash is the key's; `number` is one more with each flow.
     pub(crate) fn insert(
         &mut self,
-        hash: u64,
-        key: K,
+        (hash, key): (u64, K),
         flow: Flow,
         now: Timestamp,
         deadline: Timestamp,
+        number: u64,
     ) {
         if let Some(old) = self.index_of(hash, flow.scope, &key) {
             self.free_slot(old);
@@ -234,6 +268,11 @@ impl<K: Key> Store<K> {
         }
         self.index.insert(hash, index);
         self.link(index);
+        let list = self.accounts.list_of(flow.scope);
+        self.on_account += usize::from(list > 0);
+        if let Some(embryonic) = &mut self.embryonic {
+            embryonic.join(index, list, number);
+        }
     }
 
     /// Twice the room in the index.
@@ -266,12 +305,68 @@ impl<K: Key> Store<K> {
         (slot.version == handle.version).then_some((&slot.key, &slot.flow, slot.deadline))
     }
 
-    /// Puts a mark on an entry for packets from `side`, if it is still the one.
+    /// Puts a mark on an entry for packets from `side`, if it is still the one. Where flows may be
+    /// evicted, one whose handshake is not complete gets none: the packet that completes it must be
+    /// met by [`Self::note_answer`]. The answer to a datagram is, because its end has no mark before.
     pub(crate) fn mark(&mut self, handle: Handle, side: Side, mark: Mark) {
         if let Some(slot) = self.slots.get_mut(handle.index as usize)
             && slot.version == handle.version
         {
-            slot.mark = mark.put_on(slot.mark, side);
+            let is_udp = slot.flow.track.state == FlowState::Udp;
+            if self.embryonic.is_none() || is_udp || !slot.flow.is_embryonic() {
+                slot.mark = mark.put_on(slot.mark, side);
+            }
+        }
+    }
+
+    /// Notes that an entry may have been answered: then it is not evicted any more.
+    pub(crate) fn note_answer(&mut self, handle: Handle) {
+        if let Some(embryonic) = &mut self.embryonic
+            && let Some(slot) = self.slots.get(handle.index as usize)
+            && slot.version == handle.version
+            && !slot.flow.is_embryonic()
+        {
+            embryonic.leave(handle.index, self.accounts.list_of(slot.flow.scope));
+        }
+    }
+
+    /// The oldest flow of a list (see [`Accounts::list_of`]) that nobody has answered: its number,
+    /// its entry, and when it dies.
+    pub(crate) fn oldest_embryonic(&self, list: usize) -> Option<(u64, Handle, Timestamp)> {
+        let (number, index) = self.embryonic.as_ref()?.oldest(list)?;
+        let slot = self.slots.get(index as usize)?;
+        Some((number, Handle { index, version: slot.version }, slot.deadline))
+    }
+
+    /// Removes the entry of a flow whose place has been given back already; its interface.
+    pub(crate) fn remove_ended(&mut self, handle: Handle) -> Option<Scope> {
+        self.take_out(handle.index)
+    }
+
+    /// Has interfaces hold their places by accounts that are copies of those that they have.
+    pub(crate) fn account_to(&mut self, copies: &Arc<Accounts>) {
+        self.accounts = Arc::clone(copies);
+    }
+
+    /// Has interfaces hold their places by other accounts from here on. `moved` hears of every entry
+    /// whose interface had another account, or none, and moves its place.
+    pub(crate) fn set_accounts(&mut self, accounts: Arc<Accounts>, mut moved: impl FnMut(Scope)) {
+        let before = std::mem::replace(&mut self.accounts, accounts);
+        let place = |accounts: &Accounts, scope| accounts.of(scope).map(std::ptr::from_ref);
+        self.on_account = 0;
+        for slot in self.slots.iter().filter(|slot| slot.version % 2 == 1) {
+            let scope = slot.flow.scope;
+            let now = place(&self.accounts, scope);
+            self.on_account += usize::from(now.is_some());
+            if place(&before, scope) != now {
+                moved(scope);
+            }
+        }
+        if let Some(embryonic) = &mut self.embryonic {
+            let (slots, accounts) = (&self.slots, &self.accounts);
+            embryonic.sort(|index| {
+                slots.get(index as usize).map_or(0, |slot| accounts.list_of(slot.flow.scope))
+            });
         }
     }
 
@@ -413,12 +508,28 @@ impl<K: Key> Store<K> {
     }
 
     fn free_slot(&mut self, index: u32) {
+        if let Some(scope) = self.take_out(index)
+            && let Some(account) = self.accounts.of(scope)
+        {
+            account.end();
+        }
+    }
+
+    /// Takes an entry out of all that it stands in, without giving its place back.
+    fn take_out(&mut self, index: u32) -> Option<Scope> {
         self.unlink(index);
-        let Some(slot) = self.slots.get_mut(index as usize) else { return };
+        let slot = self.slots.get_mut(index as usize)?;
+        let scope = slot.flow.scope;
         let hash = slot.key.hash(slot.flow.scope, &self.hasher);
         slot.version = slot.version.wrapping_add(1);
         slot.next = std::mem::replace(&mut self.free, index);
         self.index.remove(hash, index);
+        let list = self.accounts.list_of(scope);
+        self.on_account -= usize::from(list > 0);
+        if let Some(embryonic) = &mut self.embryonic {
+            embryonic.leave(index, list);
+        }
+        Some(scope)
     }
 
     /// Puts an entry into the list of its deadline, the nearest that the wheel has.
@@ -455,4 +566,51 @@ const fn tick(time: Timestamp) -> i64 {
 
 const fn list_of(tick: i64) -> usize {
     tick.rem_euclid(LISTS) as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use sgwall_packet::Headers;
+
+    use super::*;
+    use crate::RuleTag;
+
+    /// Whoever knew the seed could put as many flows as they like into one bucket, and every search
+    /// there would look at all of them. The same flows under another seed are like any others.
+    #[test]
+    fn only_who_knows_the_seed_can_crowd_a_bucket() {
+        const FLOWS: usize = 4000;
+        let hasher = |seed: u64| RandomState::with_seeds(seed, 2, 3, 4);
+        let index = Index::with_room(FLOWS);
+        let key = |number: u32| FlowKeyV4 {
+            low: Ipv4Addr::from(0x0a00_010a),
+            high: Ipv4Addr::from(0xc612_0000 | number >> 12),
+            low_port: 443,
+            high_port: (number & 0xfff) as u16,
+            protocol: 6,
+        };
+        let known = hasher(1);
+        let aims = |key: &FlowKeyV4| index.home(key.hash(Scope(0), &known)) == 7;
+        let aimed: Vec<_> = (0..2_000_000).map(key).filter(aims).take(FLOWS).collect();
+        assert_eq!(aimed.len(), FLOWS);
+        let anything: Vec<_> = (0..FLOWS as u32).map(key).collect();
+        let longest = |hasher: RandomState, keys: &[FlowKeyV4]| {
+            let mut store = Store::new(FLOWS, hasher, false);
+            let now = Timestamp::from_secs(1);
+            for (key, number) in keys.iter().zip(1..) {
+                let flow = Flow::open(Scope(0), &Headers::NONE, Side::Low, RuleTag(0), 0);
+                let hash = store.hash(Scope(0), key);
+                store.insert((hash, *key), flow, now, Timestamp::from_secs(9), number);
+            }
+            store.longest_search()
+        };
+        assert!(longest(known, &aimed) > FLOWS / 16);
+        for seed in 100..110 {
+            let (aimed, anything) =
+                (longest(hasher(seed), &aimed), longest(hasher(seed), &anything));
+            assert!(aimed <= 24 && anything <= 24, "{aimed} {anything}");
+        }
+    }
 }

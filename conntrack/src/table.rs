@@ -9,7 +9,7 @@ use ahash::RandomState;
 use sgwall_packet::{FlowKey, Headers, Side, Timestamp};
 use sgwall_packet::{FlowKeyV4, FlowKeyV6};
 
-use crate::allowance::Allowance;
+use crate::allowance::{Account, Accounts, Allowance, Limits};
 use crate::entry::{Flow, FlowView};
 use crate::index::NONE;
 use crate::mark::Mark;
@@ -20,24 +20,57 @@ use crate::{RuleTag, Scope};
 /// What a table is made with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// Entries at once, up to 2^32 - 2; the next is refused.
+    /// Entries at once, up to 2^32 - 2.
     pub max_entries: usize,
+    /// What becomes of a flow beyond.
+    pub full_table: FullTable,
     /// Seed of the hash: random for each process.
     pub hash_seed: [u64; 4],
 }
 
-/// Why no entry was made: as many flows as the table may hold are alive. Existing flows are not
-/// affected (SEMANTICS 6.16).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TableFull;
+/// What becomes of a new flow when the table is full. Flows that were answered are never affected
+/// (SEMANTICS 6.16).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FullTable {
+    /// It is refused.
+    #[default]
+    DropNew,
+    /// The oldest flow that nobody has answered gives it its place, if there is one. Which flows may
+    /// be asked for theirs, [`ConnTable::insert`] says.
+    EvictEmbryonic,
+}
 
-impl fmt::Display for TableFull {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the flow table is full")
+impl FullTable {
+    /// The policy's stable name.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            FullTable::DropNew => "drop-new",
+            FullTable::EvictEmbryonic => "evict-embryonic",
+        }
     }
 }
 
-impl std::error::Error for TableFull {}
+/// Why no entry was made. Existing flows are not affected (SEMANTICS 6.16).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Full {
+    /// As many flows as the table may hold are alive, less those places that are reserved for other
+    /// interfaces.
+    Table,
+    /// The interface has as many as it may hold.
+    Cap,
+}
+
+impl fmt::Display for Full {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Full::Table => "the flow table is full",
+            Full::Cap => "the interface has as many flows as it may",
+        })
+    }
+}
+
+impl std::error::Error for Full {}
 
 /// A live entry, good until the table is next changed by anyone else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,20 +148,29 @@ pub struct Counters {
     pub created: u64,
     /// Entries not made because the table was full (`conntrack_allowance_exceeded`).
     pub refused: u64,
+    /// Entries that gave their place to another flow.
+    pub evicted: u64,
 }
+
+/// How often a place that was made free may be lost to another worker before the flow is refused.
+const EVICTIONS: usize = 4;
 
 /// An index of so many entries is likely to be in a processor's second cache: 5.3 bytes each.
 const IN_CACHE: usize = 1 << 16;
 
 /// Tracked flows of all interfaces that a worker serves.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct ConnTable {
     v4: Store<FlowKeyV4>,
     v6: Store<FlowKeyV6>,
-    /// Entries that it may hold; with an allowance, what it has taken of that.
-    max_entries: usize,
-    allowance: Option<Arc<Allowance>>,
+    /// What it has taken of the allowance: places of entries of interfaces without an account.
+    held: usize,
+    allowance: Arc<Allowance>,
+    accounts: Arc<Accounts>,
+    full_table: FullTable,
     counters: Counters,
+    /// By scope number: entries that gave their place to another flow.
+    evicted: Vec<u64>,
 }
 
 /// What a table of so many flows takes, bytes.
@@ -156,12 +198,16 @@ impl ConnTable {
         let [a, b, c, d] = config.hash_seed;
         let hasher = RandomState::with_seeds(a, b, c, d);
         let max_entries = config.max_entries.min(u32::MAX as usize - 1);
+        let evicts = config.full_table == FullTable::EvictEmbryonic;
         ConnTable {
-            v4: Store::new(max_entries, hasher.clone()),
-            v6: Store::new(max_entries, hasher),
-            max_entries,
-            allowance: None,
+            v4: Store::new(max_entries, hasher.clone(), evicts),
+            v6: Store::new(max_entries, hasher, evicts),
+            held: 0,
+            allowance: Arc::new(Allowance::new(max_entries, 1)),
+            accounts: Arc::default(),
+            full_table: config.full_table,
             counters: Counters::default(),
+            evicted: Vec::new(),
         }
     }
 
@@ -169,7 +215,47 @@ impl ConnTable {
     /// but what there is room for from the beginning.
     #[must_use]
     pub fn sharing(config: Config, allowance: Arc<Allowance>) -> Self {
-        ConnTable { max_entries: 0, allowance: Some(allowance), ..ConnTable::new(config) }
+        ConnTable { allowance, ..ConnTable::new(config) }
+    }
+
+    /// Puts limits of interfaces in force; those that are not named have none. Flows stay, whatever
+    /// the limits; new ones must fit. Of tables that share an allowance each is told, and the limits
+    /// are those of the highest `generation` that any was told of. A table that shares with none has
+    /// those that it was told last.
+    pub fn set_limits(&mut self, generation: u32, limits: &[(Scope, Limits)]) {
+        let accounts = self.allowance.set_limits(generation, limits);
+        if Arc::ptr_eq(&accounts, &self.accounts) {
+            return;
+        }
+        let before = std::mem::replace(&mut self.accounts, Arc::clone(&accounts));
+        let (allowance, held) = (&self.allowance, &mut self.held);
+        let mut move_place = |scope: Scope| {
+            // First taken, then given back: there is never a place too many.
+            match accounts.of(scope) {
+                Some(account) => account.open_regardless(),
+                None => {
+                    allowance.take_regardless(1);
+                    *held += 1;
+                }
+            }
+            match before.of(scope) {
+                Some(account) => account.end(),
+                None => {
+                    *held -= 1;
+                    allowance.give_back(1);
+                }
+            }
+        };
+        self.v4.set_accounts(Arc::clone(&accounts), &mut move_place);
+        self.v6.set_accounts(Arc::clone(&accounts), &mut move_place);
+        self.give_back_idle();
+    }
+
+    /// Gives back all that lies idle here.
+    fn give_back_idle(&mut self) {
+        let idle = self.held - self.plain();
+        self.held -= idle;
+        self.allowance.give_back(idle);
     }
 
     /// Looks up the flow of a packet on an interface. Entries idle for their timeout or longer at
@@ -359,17 +445,27 @@ impl ConnTable {
         }
         let deadline = timeouts.deadline(now, flow.track.state);
         match hit.is_ipv6 {
-            false => self.v4.set_deadline(hit.handle, deadline),
-            true => self.v6.set_deadline(hit.handle, deadline),
+            false => {
+                self.v4.set_deadline(hit.handle, deadline);
+                self.v4.note_answer(hit.handle);
+            }
+            true => {
+                self.v6.set_deadline(hit.handle, deadline);
+                self.v6.note_answer(hit.handle);
+            }
         }
     }
 
     /// Makes the entry of the flow that an accepted packet opens; [`crate::may_open`] says which
     /// packets may. A packet that names no flow makes none.
     ///
+    /// With [`FullTable::EvictEmbryonic`] the place may be that of the oldest flow in this table that
+    /// nobody has answered: of the same interface if that is at its cap, else of any interface that
+    /// has more flows than are reserved for it. What that takes grows with the number of interfaces
+    /// that have limits, and with nothing else.
+    ///
     /// # Errors
-    /// [`TableFull`] if `max_entries` flows are alive. A flow that has died within the last 0.3 s
-    /// may still count.
+    /// If there is no place for it. A flow that has died within the last 0.3 s may still count.
     pub fn insert(
         &mut self,
         scope: Scope,
@@ -378,31 +474,149 @@ impl ConnTable {
         timeouts: &TimeoutProfile,
         tag: RuleTag,
         generation: u32,
-    ) -> Result<(), TableFull> {
+    ) -> Result<(), Full> {
         let Some((key, side)) = FlowKey::of(headers) else { return Ok(()) };
-        if self.len() >= self.max_entries && !self.take_allowance() && !self.reclaim(now) {
+        if let Err(full) = self.find_place(scope, now) {
             self.counters.refused += 1;
-            return Err(TableFull);
+            return Err(full);
         }
+        self.counters.created += 1;
+        let number = self.counters.created;
         let flow = Flow::open(scope, headers, side, tag, generation);
         let deadline = timeouts.deadline(now, flow.track.state);
         match key {
             FlowKey::V4(key) => {
-                self.v4.insert(self.v4.hash(scope, &key), key, flow, now, deadline);
+                self.v4.insert((self.v4.hash(scope, &key), key), flow, now, deadline, number);
             }
             FlowKey::V6(key) => {
-                self.v6.insert(self.v6.hash(scope, &key), key, flow, now, deadline);
+                self.v6.insert((self.v6.hash(scope, &key), key), flow, now, deadline, number);
             }
         }
-        self.counters.created += 1;
         Ok(())
+    }
+
+    /// Takes a place for a flow of an interface.
+    fn find_place(&mut self, scope: Scope, now: Timestamp) -> Result<(), Full> {
+        let mut full = loop {
+            match self.take_place(scope) {
+                Ok(()) => return Ok(()),
+                Err(full) if !self.reclaim(now) => break full,
+                Err(_) => {}
+            }
+        };
+        for _ in 0..EVICTIONS {
+            if !self.evict(scope, full, now) {
+                break;
+            }
+            match self.take_place(scope) {
+                Ok(()) => return Ok(()),
+                Err(now) => full = now,
+            }
+        }
+        Err(full)
+    }
+
+    /// Takes a place that is free.
+    fn take_place(&mut self, scope: Scope) -> Result<(), Full> {
+        let Some(account) = self.accounts.of(scope) else {
+            if self.allowance.is_owed() {
+                // What has ended here is for the reserves first.
+                self.give_back_idle();
+            }
+            let has_place = self.plain() < self.held || self.take_allowance();
+            return if has_place { Ok(()) } else { Err(Full::Table) };
+        };
+        match account.open() {
+            Err(Full::Table) if self.held > self.plain() => {
+                self.give_back_idle();
+                self.accounts.of(scope).map_or(Err(Full::Table), Account::open)
+            }
+            result => result,
+        }
     }
 
     /// Takes more of what tables share; false if there is none to be had.
     fn take_allowance(&mut self) -> bool {
-        let taken = self.allowance.as_ref().map_or(0, |allowance| allowance.take());
-        self.max_entries += taken;
+        let taken = self.allowance.take();
+        self.held += taken;
         taken > 0
+    }
+
+    /// Ends the oldest flow that nobody has answered and whose place a flow of an interface may have
+    /// that found no other; false if there is none.
+    fn evict(&mut self, scope: Scope, full: Full, now: Timestamp) -> bool {
+        if self.full_table != FullTable::EvictEmbryonic {
+            return false;
+        }
+        if self.allowance.is_owed() {
+            self.give_back_idle();
+        }
+        if !self.would_help(scope, full) {
+            return false;
+        }
+        let own = self.accounts.list_of(scope);
+        let lists = 0..=self.accounts.len();
+        let mut oldest: Option<(u64, usize, bool, Handle, Timestamp)> = None;
+        for list in lists.filter(|list| full == Full::Table || *list == own) {
+            let v4 = self.v4.oldest_embryonic(list).map(|found| (found, false));
+            let v6 = self.v6.oldest_embryonic(list).map(|found| (found, true));
+            let found = v4.into_iter().chain(v6).min_by_key(|((number, ..), _)| *number);
+            let Some(((number, handle, deadline), is_ipv6)) = found else { continue };
+            let is_kept = list != own && self.accounts.is_within_reserve(list);
+            if !is_kept && oldest.is_none_or(|(before, ..)| number < before) {
+                oldest = Some((number, list, is_ipv6, handle, deadline));
+            }
+        }
+        let Some((_, list, is_ipv6, handle, deadline)) = oldest else { return false };
+        if !self.accounts.end_one(list, list == own) {
+            // Another worker has ended the last one that was beyond the reserve: its place is free.
+            return true;
+        }
+        let scope = match is_ipv6 {
+            false => self.v4.remove_ended(handle),
+            true => self.v6.remove_ended(handle),
+        };
+        if let Some(Scope(scope)) = scope.filter(|_| now < deadline) {
+            self.counters.evicted += 1;
+            let scope = scope as usize;
+            self.evicted.resize(self.evicted.len().max(scope + 1), 0);
+            self.evicted[scope] += 1;
+        }
+        true
+    }
+
+    /// Whether a flow of an interface finds a place once another has given its own. Not so where a
+    /// reload has set the cap below what the interface has, or reserves more than was free: then what
+    /// ends is for the reserves.
+    fn would_help(&self, scope: Scope, full: Full) -> bool {
+        let is_owed = self.allowance.is_owed();
+        self.accounts.of(scope).map_or(!is_owed, |account| account.would_help(full, is_owed))
+    }
+
+    /// Entries of an interface that gave their place to another flow.
+    #[must_use]
+    pub fn evicted(&self, scope: Scope) -> u64 {
+        self.evicted.get(scope.0 as usize).copied().unwrap_or(0)
+    }
+
+    /// Entries of an interface that has limits, in this table and all that share its allowance; dead
+    /// ones are among them.
+    #[must_use]
+    pub fn flows_of(&self, scope: Scope) -> Option<u32> {
+        self.accounts.of(scope).map(Account::flows)
+    }
+
+    /// Entries of interfaces without an account.
+    fn plain(&self) -> usize {
+        self.v4.plain() + self.v6.plain()
+    }
+
+    /// Whether a packet that opens a flow on each of two interfaces, one of them this, may find no
+    /// place that is free for one of them.
+    #[must_use]
+    pub fn is_tight(&self, scope: Scope) -> bool {
+        let free = self.held.saturating_sub(self.plain()) + self.allowance.left();
+        free < 2 || self.accounts.of(scope).is_some_and(|account| account.below_cap() < 2)
     }
 
     /// Frees the place of a dead entry, if there is one.
@@ -422,11 +636,12 @@ impl ConnTable {
     pub fn expire(&mut self, now: Timestamp, budget: usize) {
         let left = self.v4.expire(now, budget);
         self.v6.expire(now, left);
-        if let Some(allowance) = &self.allowance
-            && self.max_entries >= self.len() + 2 * allowance.chunk()
-        {
-            self.max_entries -= allowance.chunk();
-            allowance.give_back(allowance.chunk());
+        let chunk = self.allowance.chunk();
+        if self.allowance.is_owed() {
+            self.give_back_idle();
+        } else if self.held >= self.plain() + 2 * chunk {
+            self.held -= chunk;
+            self.allowance.give_back(chunk);
         }
     }
 
@@ -495,12 +710,12 @@ impl ConnTable {
         }
     }
 
-    /// How many entries [`Self::insert`] could make at `now`, at least. A table that is nearly full
-    /// is searched for dead entries: this is for questions, not for packets.
+    /// How many entries [`Self::insert`] could make at `now` of interfaces without limits, at least,
+    /// and without evicting any. A table that is nearly full is searched for dead entries: this is
+    /// for questions, not for packets.
     #[must_use]
     pub fn room(&self, now: Timestamp) -> usize {
-        let shared = self.allowance.as_ref().map_or(0, |allowance| allowance.left());
-        let free = self.max_entries.saturating_sub(self.len()) + shared;
+        let free = self.held.saturating_sub(self.plain()) + self.allowance.left();
         match free {
             // Two sides of one packet open two flows at most.
             0 | 1 => free + self.v4.reclaimable(now) + self.v6.reclaimable(now),
@@ -508,9 +723,36 @@ impl ConnTable {
         }
     }
 
+    /// Buckets that the longest look-up of an entry passes, of fifteen entries each: a few, unless a
+    /// sender could aim at one. Looks at all entries.
+    #[must_use]
+    pub fn longest_search(&self) -> usize {
+        self.v4.longest_search().max(self.v6.longest_search())
+    }
+
     /// What was counted.
     #[must_use]
     pub fn counters(&self) -> Counters {
         self.counters
+    }
+}
+
+/// A copy is on its own: what it takes and gives back is nobody else's.
+impl Clone for ConnTable {
+    fn clone(&self) -> Self {
+        let (allowance, accounts) = self.allowance.copy(&self.accounts);
+        let (mut v4, mut v6) = (self.v4.clone(), self.v6.clone());
+        v4.account_to(&accounts);
+        v6.account_to(&accounts);
+        ConnTable {
+            v4,
+            v6,
+            held: self.held,
+            allowance: Arc::new(allowance),
+            accounts,
+            full_table: self.full_table,
+            counters: self.counters,
+            evicted: self.evicted.clone(),
+        }
     }
 }

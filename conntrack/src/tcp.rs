@@ -38,6 +38,8 @@ impl From {
 const FIN: u8 = 1;
 /// The second FIN came from the reply end.
 const LAST_FIN_REPLY: u8 = 1 << 2;
+/// It was reset before its handshake was complete.
+pub(crate) const REFUSED: u8 = 1 << 3;
 /// From this bit on: the window scale that the SYN offers.
 const OFFER: u8 = 4;
 /// It offers none; the largest is 14.
@@ -244,7 +246,12 @@ pub(crate) fn advance(track: &mut Track, from: From, tcp: &Tcp) -> Option<FlowSt
         return None;
     }
     if has(TcpFlags::RST) {
-        return track.is_valid_reset(from, tcp).then_some(S::TcpClose);
+        return track.is_valid_reset(from, tcp).then(|| {
+            if matches!(state, S::TcpSynSent | S::TcpSynSent2 | S::TcpSynRecv) {
+                track.flags |= REFUSED;
+            }
+            S::TcpClose
+        });
     }
     if syn && fin {
         return None;

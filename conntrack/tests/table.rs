@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use common::{SCOPE, Tracker, at, headers};
 use proptest::prelude::*;
 use sgwall_conntrack::{
-    Config, ConnTable, FlowState, Footprint, Lookup, RuleTag, Scope, TimeoutProfile,
+    Config, ConnTable, FlowState, Footprint, FullTable, Lookup, RuleTag, Scope, TimeoutProfile,
 };
 use sgwall_packet::{Duration, FlowKey, Side, Timestamp};
 
@@ -75,7 +75,7 @@ fn packet(flow: u8, turned: bool) -> String {
 proptest! {
     #[test]
     fn the_table_is_a_map_with_timeouts(steps in steps()) {
-        let mut table = ConnTable::new(Config { max_entries: 1000, hash_seed: [9, 8, 7, 6] });
+        let mut table = ConnTable::new(Config { max_entries: 1000, full_table: FullTable::DropNew, hash_seed: [9, 8, 7, 6] });
         let mut timeouts = TimeoutProfile::default();
         let mut naive: HashMap<(u8, FlowKey), Naive> = HashMap::new();
         let mut now = Timestamp::from_secs(1_700_000_000);
@@ -142,7 +142,7 @@ proptest! {
     /// Captures step back in time, a little or by years: the table stays whole.
     #[test]
     fn time_may_jump(times in proptest::collection::vec((0..24u8, any::<i64>(), 0..64u32), 1..200)) {
-        let mut table = ConnTable::new(Config { max_entries: 8, hash_seed: [9, 8, 7, 6] });
+        let mut table = ConnTable::new(Config { max_entries: 8, full_table: FullTable::DropNew, hash_seed: [9, 8, 7, 6] });
         let timeouts = TimeoutProfile::default();
         for (flow, time, shift) in times {
             let now = Timestamp::from_nanos(time >> shift);
@@ -287,7 +287,8 @@ fn tables_share_what_they_may_hold_together() {
     use sgwall_conntrack::Allowance;
 
     let allowance = Arc::new(Allowance::new(1000, 2));
-    let config = Config { max_entries: 10, hash_seed: [1, 2, 3, 4] };
+    let config =
+        Config { max_entries: 10, full_table: FullTable::DropNew, hash_seed: [1, 2, 3, 4] };
     let mut tables = [0, 1].map(|_| ConnTable::sharing(config, Arc::clone(&allowance)));
     let timeouts = TimeoutProfile::default();
     let now = Timestamp::from_secs(1000);

@@ -373,7 +373,7 @@ impl Explainer<'_> {
         sides: Sides,
     ) -> (Decision, Vec<SideFacts>) {
         let mut explained = Vec::new();
-        let (mut last, mut opened, mut ended) = (None, 0, false);
+        let (mut last, mut ended) = (None, false);
         let mut sent: Option<Pipeline> = None;
         for (Side { interface, readdress }, direction) in sides.iter() {
             let (headers, data) = as_seen(frame.data, captured, readdress);
@@ -384,26 +384,20 @@ impl Explainer<'_> {
                 explained.push(self.not_reached(&packet, seen_as));
                 continue;
             }
-            let is_hairpin = direction == Direction::Ingress
-                && sides.egress.is_some_and(|egress| egress.interface == interface);
-            let (side, verdict, effect) = match &sent {
-                Some(pipeline) if is_hairpin => {
-                    Explainer { pipeline, ..*self }.side(frame, &packet, seen_as, 0)
-                }
-                _ => self.side(frame, &packet, seen_as, opened),
-            };
-            // What an interface sends to itself meets its own flow again, on its way back in.
+            let pipeline = sent.as_ref().unwrap_or(self.pipeline);
+            let (side, verdict, effect) =
+                Explainer { pipeline, ..*self }.side(frame, &packet, seen_as);
+            // What an interface sends to itself meets its own flow again, on its way back in; and
+            // the flow that a packet opens on one side may have the last place.
             let returns = sides.ingress.is_some_and(|ingress| ingress.interface == interface);
-            if direction == Direction::Egress && returns {
+            let both = sides.iter().map(|(side, _)| side.interface);
+            let moves_places = matches!(effect, Effect::Open(..) | Effect::End(_));
+            let matters = returns || (moves_places && pipeline.is_tight(both));
+            if direction == Direction::Egress && sides.is_both() && matters {
                 let mut copy = self.pipeline.clone();
                 copy.process(&packet);
                 sent = Some(copy);
             }
-            opened += match effect {
-                Effect::Open(_, None) => 1,
-                Effect::End(_) => -1,
-                _ => 0,
-            };
             ended = !verdict.is_pass();
             last = side.decision.clone();
             explained.push(side);
@@ -418,16 +412,15 @@ impl Explainer<'_> {
         frame: &FrameInput<'_>,
         packet: &PacketContext<'_>,
         seen_as: Option<String>,
-        opened: isize,
     ) -> (SideFacts, Verdict, Effect) {
-        let (verdict, effect) = self.pipeline.foresee(packet, opened);
+        let (verdict, effect) = self.pipeline.foresee(packet);
         let decision = self.decision(&Judgement::Verdict(verdict), Some(packet.interface));
         let stages = self.stages(packet, verdict, effect);
         let side = SideFacts {
             interface: self.interface_id(packet.interface),
             direction: packet.direction.as_str().to_owned(),
             seen_as,
-            remedy: self.remedy(packet, verdict),
+            remedy: self.remedy(packet, verdict, effect),
             emitted: self.emitted(frame, packet, verdict),
             stages,
             decision: Some(decision),
@@ -494,7 +487,7 @@ impl Explainer<'_> {
             own_address: true,
             ..self.judge.context(&frame, &headers, &data, context, None)
         };
-        let (side, verdict, _) = self.side(&frame, &answer, None, 0);
+        let (side, verdict, _) = self.side(&frame, &answer, None);
         let interface = self.compiled.interfaces().get(packet.interface);
         let hole = interface.and_then(|i| router_hole(self.compiled, i, headers.src));
         let facts = PacketFacts::of(&headers, &frame);

@@ -31,6 +31,7 @@ pub mod explain;
 pub mod flow_log;
 pub mod fragment;
 pub mod judge;
+mod limits;
 pub mod names;
 pub mod neighbour;
 pub mod path_mtu;
@@ -43,8 +44,10 @@ pub use clock::Clock;
 pub use counters::Counters;
 pub use explain::Explanation;
 pub use judge::{Emitted, Event, FrameInput, Judge, Judgement, Route, Sight, Sink};
+pub use limits::{check_reserves, places_for_any};
 pub use names::Names;
 pub use pipeline::{Config, PacketContext, Pipeline, Released, TrackedFlow};
+pub use sgwall_conntrack::FullTable;
 pub use verdict::{
     DropReason, FirstFragment, FlowState, Outcome, PassReason, SkipReason, Stage, Verdict,
 };

@@ -13,7 +13,8 @@ use std::num::NonZeroU16;
 use std::sync::Arc;
 
 use sgwall_conntrack::{
-    Allowance, ConnTable, Hit, Lookup, Probe, RuleTag, Scope, TimeoutProfile, may_open,
+    Allowance, ConnTable, Full, FullTable, Hit, Lookup, Probe, RuleTag, Scope, TimeoutProfile,
+    may_open,
 };
 use sgwall_packet::{
     Direction, Duration, FlowKey, FragmentInfo, Headers, Timestamp, Transport, quoted_of_receiver,
@@ -25,6 +26,7 @@ use sgwall_rules::model::{AclAction, RouteTarget, Timeouts};
 
 use crate::counters::Counters;
 use crate::fragment::{DatagramKey, FragmentTable, Held};
+use crate::limits::flow_limits;
 use crate::names::Names;
 use crate::path_mtu::{Fit, RateLimit, fit};
 use crate::verdict::{DropReason, FlowState, Outcome, PassReason, Verdict};
@@ -39,8 +41,10 @@ const EXPIRY_BUDGET: usize = 64;
 /// What a pipeline is made with.
 #[derive(Clone, Copy, Debug)]
 pub struct Config {
-    /// Tracked flows at once; the next is refused (SEMANTICS 6.16).
+    /// Tracked flows at once (SEMANTICS 6.16).
     pub max_flows: usize,
+    /// What becomes of a flow beyond.
+    pub full_table: FullTable,
     /// Seed of every hash table: random for each process, so that no sender can aim at a bucket.
     pub hash_seed: [u64; 4],
 }
@@ -119,6 +123,8 @@ pub(crate) enum Effect {
     Open(RuleId, Option<Hit>),
     /// End an entry whose five-tuple now belongs to an untracked flow, or to a refused one.
     End(Hit),
+    /// Nothing, because there is no place for the entry.
+    Refused(Full),
 }
 
 impl Pipeline {
@@ -178,9 +184,11 @@ impl Pipeline {
 
     /// [`Self::set_policy`] with names that were made before: [`Names::after`] those that all
     /// pipelines have that share flows, or after ones that came in between. It then takes a time
-    /// that does not grow with the number of rules, but for clearing their counters.
+    /// that does not grow with the number of rules, but for clearing their counters. Where limits of
+    /// interfaces change, it looks at all flows once.
     pub fn take_over(&mut self, policy: Arc<CompiledPolicy>, names: Names) {
         let (gone, lost) = lost_ends(&self.policy, &policy, &names);
+        let limits = flow_limits(&policy, &names);
         if !gone.is_empty() || !lost.is_empty() {
             let all = 0..self.state.connections.places();
             self.state.connections.retain(all, |flow| {
@@ -189,6 +197,7 @@ impl Pipeline {
                 !gone.contains(&flow.scope) && ends.all(|end| !lost.contains(&end))
             });
         }
+        self.state.connections.set_limits(policy.generation().0, &limits);
         let tracked = |i: &CompiledInterface| (names.scope(&i.id), profile(i.timeouts));
         self.state.tracking = policy.interfaces().iter().map(tracked).collect();
         self.state.tags = names.tags();
@@ -260,11 +269,31 @@ impl Pipeline {
         verdict
     }
 
+    /// Whether one of these interfaces may find no free place for a flow that a packet opens.
+    pub(crate) fn is_tight(&self, interfaces: impl Iterator<Item = usize>) -> bool {
+        let mut scopes = interfaces.filter_map(|index| self.state.tracking.get(index));
+        scopes.any(|(scope, _)| self.state.connections.is_tight(*scope))
+    }
+
+    /// Flows of an interface (its index) that gave their place to others.
+    #[must_use]
+    pub fn evicted(&self, interface: usize) -> u64 {
+        let tracked = self.state.tracking.get(interface);
+        tracked.map_or(0, |(scope, _)| self.state.connections.evicted(*scope))
+    }
+
+    /// Flows of an interface (its index), in this pipeline and all that share its flows, if the
+    /// interface has limits.
+    #[must_use]
+    pub fn flows_at_once(&self, interface: usize) -> Option<u64> {
+        let (scope, _) = self.state.tracking.get(interface)?;
+        self.state.connections.flows_of(*scope).map(u64::from)
+    }
+
     /// The verdict that [`Self::process`] would give, and what would be written down: nothing is.
-    /// `opened`: entries that the packet opens elsewhere before, less those that it ends.
-    pub(crate) fn foresee(&self, packet: &PacketContext<'_>, opened: isize) -> (Verdict, Effect) {
+    pub(crate) fn foresee(&self, packet: &PacketContext<'_>) -> (Verdict, Effect) {
         match self.policy.interfaces().get(packet.interface) {
-            Some(interface) => self.state.foresee(&self.policy, interface, packet, opened),
+            Some(interface) => self.state.foresee(&self.policy, interface, packet),
             None => (Verdict::drop(DropReason::SrcDstCheck), Effect::None),
         }
     }
@@ -341,7 +370,6 @@ impl State {
         policy: &CompiledPolicy,
         interface: &CompiledInterface,
         packet: &PacketContext<'_>,
-        opened: isize,
     ) -> (Verdict, Effect) {
         if let Some(verdict) = before_fragments(policy, interface, packet) {
             let verdict = match self.exempt_datagram(policy, interface, packet, &verdict) {
@@ -363,9 +391,9 @@ impl State {
             }
         }
         let (verdict, effect) = self.decide(policy, interface, packet, None);
-        let needs_room = matches!(effect, Effect::Open(_, None));
-        if needs_room && self.connections.room(packet.now) as isize <= opened {
-            return (conntrack_full(verdict), Effect::None);
+        let is_tight = || self.connections.is_tight(self.tracking[packet.interface].0);
+        if matches!(effect, Effect::Open(..)) && is_tight() {
+            return self.clone().commit(policy, packet, verdict, effect);
         }
         (verdict, effect)
     }
@@ -401,10 +429,11 @@ impl State {
         probe: Option<&Probe>,
     ) -> Verdict {
         let (verdict, effect) = self.decide(policy, interface, packet, probe);
-        if let Effect::Refresh(hit) = &effect {
+        let (verdict, done) = self.commit(policy, packet, verdict, effect);
+        if let Effect::Refresh(hit) = &done {
             self.mark(interface, packet, hit);
         }
-        self.commit(policy, packet, verdict, effect)
+        verdict
     }
 
     /// Network ACL, tracking and security groups, path MTU: what they say, and what is to be
@@ -503,18 +532,19 @@ impl State {
     }
 
     /// Writes down what a packet does to its flow: an accepted one, or a refused one that would
-    /// have begun a new connection where an ended one stands.
+    /// have begun a new connection where an ended one stands. The verdict that stands, and what was
+    /// done.
     fn commit(
         &mut self,
         policy: &CompiledPolicy,
         packet: &PacketContext<'_>,
         verdict: Verdict,
         effect: Effect,
-    ) -> Verdict {
+    ) -> (Verdict, Effect) {
         let (scope, timeouts) = &self.tracking[packet.interface];
         let (headers, now) = (packet.headers, packet.now);
         match effect {
-            Effect::None => {}
+            Effect::None | Effect::Refused(_) => {}
             Effect::Refresh(hit) => self.connections.refresh(&hit, headers, now, timeouts),
             Effect::End(hit) => self.connections.remove(&hit),
             Effect::Open(rule, ended) => {
@@ -525,17 +555,18 @@ impl State {
                 let generation = policy.generation().0;
                 let opened =
                     self.connections.insert(*scope, headers, now, timeouts, tag, generation);
-                if opened.is_err() {
-                    return conntrack_full(verdict);
+                if let Err(full) = opened {
+                    return (conntrack_full(verdict), Effect::Refused(full));
                 }
             }
         }
-        verdict
+        (verdict, effect)
     }
 }
 
 const fn table_config(config: Config) -> sgwall_conntrack::Config {
-    sgwall_conntrack::Config { max_entries: config.max_flows, hash_seed: config.hash_seed }
+    let Config { max_flows: max_entries, full_table, hash_seed } = config;
+    sgwall_conntrack::Config { max_entries, full_table, hash_seed }
 }
 
 /// A fragment after the first: it must fit its path, and then takes the verdict of the first.

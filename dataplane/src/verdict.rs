@@ -162,7 +162,7 @@ reasons! {
         AclNoMatch: "acl-no-match", NetworkAcl,
             "no entry of the subnet's network ACL matches: the final deny";
         ConntrackFull: "conntrack-full", Conntrack,
-            "it would open a tracked flow, and the flow table is full";
+            "it would open a tracked flow, and there is no place for one";
         TcpOutOfWindow: "tcp-out-of-window", Conntrack,
             "a TCP segment outside its receiver's window, or a reset that does not fit (tcp_window_check)";
         NoRule: "no-rule", SecurityGroup, "no rule of the interface's groups allows it";

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use sgwall_dataplane::{Attribution, Config, FrameInput, Judge, Judgement, Pipeline, Sight};
+use sgwall_dataplane::{
+    Attribution, Config, FrameInput, FullTable, Judge, Judgement, Pipeline, Sight,
+};
 use sgwall_packet::{Direction, LinkType, PacketSpec, Timestamp};
 use sgwall_rules::compile::{CompiledPolicy, Generation};
 use sgwall_rules::load::{Input, load};
@@ -64,7 +66,7 @@ const BACK: &str = "udp 203.0.113.1:53 -> 10.0.1.10:4000";
 
 /// Changes the policy by way of `meanwhile`; what an answer gets then, and how many flows are left.
 fn after(first: &[(&str, &str)], meanwhile: &[&[(&str, &str)]]) -> (&'static str, usize) {
-    let config = Config { max_flows: 10, hash_seed: [1, 2, 3, 4] };
+    let config = Config { max_flows: 10, full_table: FullTable::DropNew, hash_seed: [1, 2, 3, 4] };
     let mut judge = Judge::new(Pipeline::new(policy(first), config), Attribution::default());
     assert_eq!(reason(&mut judge, 0, OUT), "allowed-tracked");
     assert_eq!(reason(&mut judge, 0, "udp 10.0.1.11:1 -> 203.0.113.1:1"), "allowed-tracked");
@@ -96,7 +98,7 @@ fn flows_end_with_their_address() {
 #[test]
 fn an_interface_that_is_gone_takes_the_flows_that_it_carried() {
     let carrier = |own| compile(&[("b", "\"10.0.1.20\""), ("a", own)], "source_dest_check = false");
-    let config = Config { max_flows: 10, hash_seed: [1, 2, 3, 4] };
+    let config = Config { max_flows: 10, full_table: FullTable::DropNew, hash_seed: [1, 2, 3, 4] };
     let egress = Attribution {
         only: Some(vec![1]),
         direction: Some(Direction::Egress),
@@ -122,7 +124,7 @@ fn looking_ahead_changes_nothing() {
         &[("eni-1", "\"10.0.1.10\"")],
         "public = [{ private = \"10.0.1.10\", public = \"198.51.100.7\" }]\n",
     );
-    let config = Config { max_flows: 10, hash_seed: [1, 2, 3, 4] };
+    let config = Config { max_flows: 10, full_table: FullTable::DropNew, hash_seed: [1, 2, 3, 4] };
     for own in ["10.0.1.10", "198.51.100.7"] {
         let pipeline = Pipeline::new(Arc::clone(&with_public), config);
         let mut judge = Judge::new(pipeline, Attribution::default());

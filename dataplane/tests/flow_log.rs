@@ -305,7 +305,11 @@ fn fragment(offset: u16, more: bool, payload: &[u8]) -> Vec<u8> {
 #[test]
 fn later_fragments_have_the_protocol_of_the_first() {
     let policy = compiled(&policy());
-    let pipeline = sgwall_dataplane::Config { max_flows: 10, hash_seed: [1, 2, 3, 4] };
+    let pipeline = sgwall_dataplane::Config {
+        max_flows: 10,
+        full_table: sgwall_dataplane::FullTable::DropNew,
+        hash_seed: [1, 2, 3, 4],
+    };
     let pipeline = Pipeline::new(Arc::clone(&policy), pipeline);
     let mut judge = Judge::new(pipeline, Attribution::default());
     let fields = "${srcport} ${dstport} ${protocol} ${packets} ${bytes} ${action}";

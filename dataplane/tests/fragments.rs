@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use proptest::prelude::*;
-use sgwall_dataplane::{Attribution, Config, FrameInput, Judge, Judgement, Pipeline};
+use sgwall_dataplane::{Attribution, Config, FrameInput, FullTable, Judge, Judgement, Pipeline};
 use sgwall_packet::build::{self, IpFields, TcpFields};
 use sgwall_packet::{Direction, FragmentInfo, LinkType, PacketSpec, TcpFlags, Timestamp};
 use sgwall_rules::compile::{CompiledPolicy, Generation};
@@ -61,7 +61,8 @@ fn compile(text: &str) -> Arc<CompiledPolicy> {
 }
 
 fn judge() -> Judge {
-    let config = Config { max_flows: 10_000, hash_seed: [1, 2, 3, 4] };
+    let config =
+        Config { max_flows: 10_000, full_table: FullTable::DropNew, hash_seed: [1, 2, 3, 4] };
     Judge::new(Pipeline::new(compile(POLICY), config), Attribution::default())
 }
 
@@ -352,7 +353,8 @@ fn fragments_of_a_dhcp_broadcast_follow_too() {
             direction: Some(direction),
             ..Attribution::default()
         };
-        let config = Config { max_flows: 10, hash_seed: [1, 2, 3, 4] };
+        let config =
+            Config { max_flows: 10, full_table: FullTable::DropNew, hash_seed: [1, 2, 3, 4] };
         check(&mut Judge::new(Pipeline::new(compile(POLICY), config), attribution), lines);
     };
     for (direction, src, dst, port) in [

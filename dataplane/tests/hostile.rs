@@ -5,7 +5,8 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use proptest::sample::Index;
 use sgwall_dataplane::{
-    Attribution, Config, DropReason, FrameInput, Judge, Judgement, PassReason, Pipeline, SkipReason,
+    Attribution, Config, DropReason, FrameInput, FullTable, Judge, Judgement, PassReason, Pipeline,
+    SkipReason,
 };
 use sgwall_packet::{LinkType, PacketSpec, Timestamp};
 use sgwall_rules::compile::{CompiledPolicy, Generation};
@@ -48,7 +49,7 @@ fn judge(max_flows: usize) -> Judge {
     let input = Input { name: "policy".into(), bytes: POLICY.as_bytes() };
     let policy = load(&[input]).expect("a good policy").policy;
     let compiled = Arc::new(CompiledPolicy::compile(&policy, Generation(0)));
-    let config = Config { max_flows, hash_seed: [1, 2, 3, 4] };
+    let config = Config { max_flows, full_table: FullTable::DropNew, hash_seed: [1, 2, 3, 4] };
     Judge::new(Pipeline::new(compiled, config), Attribution::default())
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use sgwall_dataplane::{Attribution, Config, FrameInput, Judge, Names, Pipeline};
+use sgwall_dataplane::{Attribution, Config, FrameInput, FullTable, Judge, Names, Pipeline};
 use sgwall_packet::{LinkType, PacketSpec, Timestamp};
 use sgwall_rules::compile::{CompiledPolicy, Generation};
 use sgwall_rules::load::{Input, load};
@@ -63,7 +63,7 @@ fn text(port: u16) -> String {
 
 #[test]
 fn flows_are_named_by_the_rule_of_their_time_in_every_pipeline() {
-    let config = Config { max_flows: 10, hash_seed: [1, 2, 3, 4] };
+    let config = Config { max_flows: 10, full_table: FullTable::DropNew, hash_seed: [1, 2, 3, 4] };
     let both = ["a", "b"];
     let models = [
         policy(&both, &[53, 123]),

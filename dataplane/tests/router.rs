@@ -4,8 +4,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use sgwall_dataplane::{
-    Attribution, Config, DropReason, Emitted, Event, FrameInput, Judge, Judgement, Outcome,
-    PassReason, Pipeline,
+    Attribution, Config, DropReason, Emitted, Event, FrameInput, FullTable, Judge, Judgement,
+    Outcome, PassReason, Pipeline,
 };
 use sgwall_packet::{LinkType, PacketSpec, Timestamp, Transport};
 use sgwall_rules::compile::{CompiledPolicy, Generation};
@@ -38,7 +38,8 @@ fn judge(compat: &str) -> Judge {
     let input = Input { name: "policy".into(), bytes: text.as_bytes() };
     let loaded = load(&[input]).unwrap_or_else(|e| panic!("{e:?}"));
     let policy = Arc::new(CompiledPolicy::compile(&loaded.policy, Generation(0)));
-    let config = Config { max_flows: 100_000, hash_seed: [1, 2, 3, 4] };
+    let config =
+        Config { max_flows: 100_000, full_table: FullTable::DropNew, hash_seed: [1, 2, 3, 4] };
     Judge::new(Pipeline::new(policy, config), Attribution::default())
 }
 

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 
 use sgwall_conntrack::{
-    Config, ConnTable, FlowState, FlowView, Hit, Lookup, Mark, Probe, RuleTag, Scope,
+    Config, ConnTable, FlowState, FlowView, FullTable, Hit, Lookup, Mark, Probe, RuleTag, Scope,
     TimeoutProfile, may_open,
 };
 use sgwall_packet::{
@@ -42,7 +42,7 @@ pub fn conntrack(data: &[u8]) {
     let max_entries = usize::from(source.byte());
     let hash_seed = [1, 2, 3, u64::from(source.byte())];
     let mut twin = Twin {
-        table: ConnTable::new(Config { max_entries, hash_seed }),
+        table: ConnTable::new(Config { max_entries, full_table: FullTable::DropNew, hash_seed }),
         known: HashMap::new(),
         faded: HashMap::new(),
         marks: HashMap::new(),

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
 
 use sgwall_dataplane::{
-    Attribution, Clock, Config, FrameInput, Judge, Judgement, Outcome, PassReason, Pipeline,
+    Attribution, Clock, Config, FrameInput, FullTable, Judge, Judgement, Outcome, PassReason,
+    Pipeline,
 };
 use sgwall_packet::{Duration, LinkType, PacketSpec, TcpFlags, Timestamp, protocol};
 use sgwall_rules::compile::{CompiledPolicy, Generation};
@@ -50,7 +51,8 @@ pub fn fragments(data: &[u8]) {
         let policy = loaded.expect("a good policy").policy;
         Arc::new(CompiledPolicy::compile(&policy, Generation(0)))
     });
-    let config = Config { max_flows: 1000, hash_seed: [1, 2, 3, 4] };
+    let config =
+        Config { max_flows: 1000, full_table: FullTable::DropNew, hash_seed: [1, 2, 3, 4] };
     let mut judge =
         Judge::new(Pipeline::new(Arc::clone(&COMPILED), config), Attribution::default());
     let mut twin = Twin::default();

@@ -8,8 +8,8 @@ use sgwall_packet::Direction;
 use sgwall_rules::compile::{CompiledPolicy, Generation};
 use sgwall_rules::diagnostic::Origin;
 use sgwall_rules::model::{
-    AclAction, GroupRef, IcmpMatch, Interface, L4Match, NetworkAcl, NetworkAclEntry, Peer, Policy,
-    PortRange, PrefixList, SecurityGroup, SecurityGroupRule, Subnet, Timeouts,
+    AclAction, FlowLimits, GroupRef, IcmpMatch, Interface, L4Match, NetworkAcl, NetworkAclEntry,
+    Peer, Policy, PortRange, PrefixList, SecurityGroup, SecurityGroupRule, Subnet, Timeouts,
 };
 use sgwall_rules::oracle::{self, Packet};
 
@@ -252,6 +252,7 @@ fn interface(source: &mut Source<'_>, id: usize) -> Interface {
             .map(|_| format!("sg-{}", source.below(GROUPS)))
             .collect(),
         source_dest_check: true,
+        flows: FlowLimits::default(),
         mtu: None,
         timeouts: Timeouts::default(),
         mac: None,

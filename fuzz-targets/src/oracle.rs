@@ -3,9 +3,7 @@
 
 use std::collections::HashMap;
 
-use sgwall_dataplane::{
-    Attribution, Config, DropReason, Outcome, PacketContext, Pipeline, Side, Verdict,
-};
+use sgwall_dataplane::{Attribution, Config, FullTable, PacketContext, Pipeline, Side, Verdict};
 use sgwall_packet::{Direction, Frame, Headers, Timestamp, parse};
 use sgwall_rules::compile::RuleInfo;
 use sgwall_rules::model::Policy;
@@ -28,9 +26,13 @@ pub fn oracle(data: &[u8]) {
     // A table that is full keeps those that died within the last 0.3 s: only with time that goes
     // on are both full at once.
     let max_flows = 100_000;
-    let config = Config { max_flows, hash_seed: [1, 2, 3, source.byte().into()] };
+    let config = Config {
+        max_flows,
+        full_table: FullTable::DropNew,
+        hash_seed: [1, 2, 3, source.byte().into()],
+    };
     let mut fast = Pipeline::new(world.compile(), config);
-    let mut slow = Slow::new(world.model().clone(), max_flows);
+    let mut slow = Slow::new(world.model().clone(), max_flows, FullTable::DropNew);
     let mut traffic = Traffic::default();
     for _ in 0..STEPS {
         if source.is_empty() {
@@ -103,8 +105,7 @@ fn judge(model: &Policy, fast: &mut Pipeline, slow: &mut Slow, frames: &[Sent]) 
     fast.process_batch(packets.clone(), |_, verdict| verdicts.push(*verdict));
     assert_eq!(verdicts.len(), on_sides.len());
     for (packet, verdict) in packets.zip(&verdicts) {
-        let is_full = verdict.outcome == Outcome::Drop(DropReason::ConntrackFull);
-        let expected = slow.judge(&packet, is_full);
+        let expected = slow.judge(&packet);
         assert_eq!(answer(fast, verdict), expected, "{packet:?}");
     }
 }

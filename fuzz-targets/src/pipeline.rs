@@ -11,8 +11,8 @@ use std::sync::Arc;
 
 use sgwall_conntrack::FlowView;
 use sgwall_dataplane::{
-    Attribution, Config, DropReason, Emitted, Event, FrameInput, Judge, Judgement, PassReason,
-    Pipeline, Route, Sight,
+    Attribution, Config, DropReason, Emitted, Event, FrameInput, FullTable, Judge, Judgement,
+    PassReason, Pipeline, Route, Sight,
 };
 use sgwall_fixtures::explained::{contradictions, event_words, foretold};
 use sgwall_packet::{Frame, Timestamp, parse};
@@ -84,7 +84,8 @@ impl Judges {
     fn new(policy: &Arc<CompiledPolicy>, max_flows: usize, offload: bool) -> Self {
         // Seeds differ: what comes out may not hang on where a flow stands in a table.
         let judge = |seed| {
-            let config = Config { max_flows, hash_seed: [seed, 2, 3, 4] };
+            let config =
+                Config { max_flows, full_table: FullTable::DropNew, hash_seed: [seed, 2, 3, 4] };
             let pipeline = Pipeline::new(Arc::clone(policy), config);
             Judge::new(pipeline, Attribution::default()).with_offload(offload)
         };

@@ -29,6 +29,7 @@ use sgwall_rules::model::{Policy, protocol_name};
 use crate::engine::{Engine, FlowInfo, ReloadReport, Stats};
 use crate::filter::Filter;
 use crate::shared::Snapshot;
+use crate::top::{By, Top};
 use crate::trace::Record;
 
 /// Clients that are answered at once; others wait for their turn.
@@ -45,6 +46,8 @@ const TURN: Duration = Duration::from_secs(10);
 const LOOK: Duration = Duration::from_millis(100);
 /// Verdicts shown a second, unless the client wants another number.
 const TRACE_RATE: u32 = 200;
+/// Who has most of the flows: rows, unless the client wants another number.
+const TOP_ROWS: usize = 10;
 
 /// What a client wants.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,6 +66,15 @@ pub enum Request {
     Kill {
         /// Which.
         filter: String,
+    },
+    /// Who has most of the tracked flows: `top`.
+    Top {
+        /// What they are counted by.
+        #[serde(default)]
+        by: By,
+        /// At most so many rows.
+        #[serde(default = "top_rows")]
+        limit: usize,
     },
     /// Counters: `stats`.
     Stats,
@@ -94,6 +106,10 @@ const fn no_limit() -> usize {
     usize::MAX
 }
 
+const fn top_rows() -> usize {
+    TOP_ROWS
+}
+
 const fn trace_rate() -> u32 {
     TRACE_RATE
 }
@@ -109,6 +125,8 @@ pub enum Answer {
         /// How many.
         ended: usize,
     },
+    /// Who has most of the tracked flows.
+    Top(Top),
     /// Counters.
     Stats(Stats),
     /// A new policy is in force.
@@ -443,6 +461,10 @@ fn fulfil(
             }
             let ended = engine.kill(&filter(text)?);
             send_all(client, [Answer::Killed { ended }, Answer::Done { more: false }])
+        }
+        Request::Top { by, limit } => {
+            let [top] = engine.top([*by], *limit);
+            send_all(client, [Answer::Top(top), Answer::Done { more: false }])
         }
         Request::Stats => {
             send_all(client, [Answer::Stats(engine.stats()), Answer::Done { more: false }])

@@ -138,6 +138,22 @@ pub struct ReasonStats {
     pub bytes: u64,
 }
 
+/// The places of an interface in the flow table.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InterfaceStats {
+    /// The interface.
+    pub interface: String,
+    /// Tracked flows in memory, of an interface with limits; ones that have just died may be among
+    /// them.
+    pub flows: Option<u64>,
+    /// The most that it may have, if the policy says.
+    pub max_flows: Option<u32>,
+    /// Places that are kept for it, if the policy says.
+    pub reserved_flows: Option<u32>,
+    /// Its flows that gave their place to others.
+    pub evicted: u64,
+}
+
 /// Packets that a rule decided, under the policy in force.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RuleStats {
@@ -177,8 +193,14 @@ pub struct Stats {
     pub max_flows: u64,
     /// Flows that were opened.
     pub flows_created: u64,
-    /// Flows that were refused because the table was full.
+    /// Flows that were refused because the table was full, or their interface at its cap.
     pub flows_refused: u64,
+    /// Flows that gave their place to others.
+    pub flows_evicted: u64,
+    /// What becomes of a new flow when the table is full: `drop-new` or `evict-embryonic`.
+    pub full_table: String,
+    /// By interface, those with limits and those of which flows gave their place to others.
+    pub interfaces: Vec<InterfaceStats>,
     /// Packets that are in no record of the flow log, for want of room; `None`: there is no log.
     pub flow_log_skipped: Option<u64>,
     /// By interface and reason, those that occurred.
@@ -235,6 +257,12 @@ impl Engine {
     #[must_use]
     pub fn now(&self) -> Timestamp {
         self.clock.now()
+    }
+
+    /// Tracked flows that there may be.
+    #[must_use]
+    pub fn max_flows(&self) -> u64 {
+        self.config.max_flows as u64
     }
 
     /// Puts a validated policy in force, and says what changed.
@@ -397,9 +425,12 @@ impl Engine {
             uptime: self.now().since(self.started).as_secs(),
             workers: self.shared.workers(),
             flows: 0,
-            max_flows: self.config.max_flows as u64,
+            max_flows: self.max_flows(),
             flows_created: 0,
             flows_refused: 0,
+            flows_evicted: 0,
+            full_table: self.config.full_table.as_str().to_owned(),
+            interfaces: Vec::new(),
             flow_log_skipped: None,
             reasons: Vec::new(),
             rules: Vec::new(),
@@ -407,6 +438,8 @@ impl Engine {
         };
         let mut reasons: BTreeMap<(Option<usize>, bool, usize), Tally> = BTreeMap::new();
         let mut hits: Vec<u64> = vec![0; snapshot.policy.rules().len()];
+        let mut evicted: Vec<u64> = vec![0; snapshot.policy.interfaces().len()];
+        let mut tracked: Vec<Option<u64>> = vec![None; evicted.len()];
         self.shared.with_parts(|part, now_in_force| {
             if let Some(recorder) = &part.recorder {
                 *stats.flow_log_skipped.get_or_insert(0) += recorder.skipped().packets;
@@ -416,9 +449,15 @@ impl Engine {
             stats.flows += connections.len() as u64;
             stats.flows_created += connections.counters().created;
             stats.flows_refused += connections.counters().refused;
+            stats.flows_evicted += connections.counters().evicted;
             // A policy that takes over just now has other numbers: its counters begin at zero.
             if now_in_force.policy.generation() != snapshot.policy.generation() {
                 return;
+            }
+            for (index, evicted) in evicted.iter_mut().enumerate() {
+                *evicted += pipeline.evicted(index);
+                // One number for all shards.
+                tracked[index] = pipeline.flows_at_once(index);
             }
             let interfaces = (0..snapshot.policy.interfaces().len()).map(Some);
             for interface in interfaces.chain([None]) {
@@ -453,6 +492,17 @@ impl Engine {
                     packets: tally.packets,
                     bytes: tally.bytes,
                 })
+            })
+            .collect();
+        let interfaces = snapshot.policy.interfaces().iter().zip(tracked).zip(evicted);
+        stats.interfaces = interfaces
+            .filter(|((_, flows), evicted)| flows.is_some() || *evicted > 0)
+            .map(|((interface, flows), evicted)| InterfaceStats {
+                interface: interface.id.clone(),
+                flows,
+                max_flows: interface.flows.max_flows,
+                reserved_flows: interface.flows.reserved_flows,
+                evicted,
             })
             .collect();
         stats.rules = snapshot

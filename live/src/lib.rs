@@ -7,6 +7,7 @@
 //! * [`control`] is the socket over which others ask and command;
 //! * [`filter`] says which flows or verdicts somebody means;
 //! * [`flow_log`] counts for the flow log, and hands its windows to whoever writes them;
+//! * [`top`] finds who has most of the flows, [`full`] watches for a table without places;
 //! * [`trace`] shows verdicts to whoever asks, without holding up packets.
 //!
 //! It knows no rules and no protocol: what becomes of a packet is the dataplane's to say. It opens
@@ -19,8 +20,10 @@ mod fault;
 pub mod filter;
 pub mod firewall;
 pub mod flow_log;
+pub mod full;
 pub mod open;
 pub mod shared;
+pub mod top;
 pub mod topology;
 pub mod trace;
 

@@ -9,7 +9,8 @@
 //! all fragments, whichever worker has them. There are more shards than workers, so that two
 //! workers seldom want the same one.
 //!
-//! **Lock order.** No two shards are locked at once. Nothing else is locked while a shard is.
+//! **Lock order.** No two shards are locked at once. Nothing else is locked while a shard is, but what
+//! [`Allowance`] keeps of the interfaces' limits, for the moment in which the shard takes over a policy.
 
 use std::convert::Infallible;
 use std::net::IpAddr;

@@ -10,8 +10,10 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use sgwall_dataplane::Config;
+use sgwall_dataplane::{Config, FullTable};
 use sgwall_live::control::{Answer, Client, Request, Server};
+use sgwall_live::full::Watch;
+use sgwall_live::top::By;
 use sgwall_live::{Engine, Firewall, OnReload, OpenPort, Port};
 use sgwall_netio::device::memory::{Peer, pair};
 use sgwall_netio::device::{Features, Interface, VnetHeader};
@@ -82,7 +84,8 @@ fn start(workers: usize, on_reload: OnReload) -> Running {
             granted: Features::ALL,
         }
     });
-    let config = Config { max_flows: 1000, hash_seed: [1, 2, 3, 4] };
+    let config =
+        Config { max_flows: 1000, full_table: FullTable::DropNew, hash_seed: [1, 2, 3, 4] };
     let (engine, workers) =
         Engine::start(ports.into(), policy(POLICY), workers, config, on_reload).expect("workers");
     let [instance, network] = <[Peer; 2]>::try_from(peers).expect("two peers");
@@ -105,7 +108,11 @@ impl Running {
     }
 
     fn open(&self, port: u16) {
-        self.in_from_network(&format!("tcp 203.0.113.1:{port} -> 10.0.1.10:80 S"));
+        self.open_from("203.0.113.1", port);
+    }
+
+    fn open_from(&self, address: &str, port: u16) {
+        self.in_from_network(&format!("tcp {address}:{port} -> 10.0.1.10:80 S"));
         self.arrives();
     }
 }
@@ -177,6 +184,46 @@ fn flows_are_listed_counted_and_ended() {
     let hits: Vec<_> = stats.rules.iter().map(|rule| rule.packets).collect();
     assert_eq!(hits, [2, 1, 0]);
     assert_eq!(stats.ports[1].counters["rx_frames"], 4);
+    for ended in running.workers.join() {
+        assert!(ended.result.is_ok());
+    }
+}
+
+/// Of flows in several shards, by the counters of all of them; and what is told when there is no
+/// place for more.
+#[test]
+fn who_has_most_flows_is_told() {
+    let running = start(2, OnReload::Keep);
+    let engine = &running.engine;
+    let mut watch = Watch::default();
+    assert_eq!(watch.look(engine), None);
+    for (host, flows) in [(7, 5), (8, 3), (9, 1)] {
+        (0..flows).for_each(|n| running.open_from(&format!("203.0.113.{host}"), 4000 + n));
+    }
+    let [remotes, interfaces] = engine.top([By::Remote, By::Interface], 2);
+    assert_eq!(remotes.to_string(), "203.0.113.7 5, 203.0.113.8 3");
+    assert_eq!((remotes.flows, interfaces.to_string().as_str()), (9, "eni-1 9"));
+    let [src, dst, port] = engine.top([By::Src, By::Dst, By::Port], 1);
+    assert_eq!((src.by, src.rows), (By::Src, remotes.rows[..1].to_vec()));
+    assert_eq!((dst.to_string(), port.to_string()), ("10.0.1.10 9".into(), "tcp/80 9".into()));
+    assert_eq!(watch.look(engine), None, "every flow has found a place");
+
+    let begin = Instant::now();
+    let capped = POLICY.replace("addresses", "max_flows = 9\naddresses");
+    engine.reload(policy(&capped));
+    running.in_from_network("tcp 203.0.113.9:9 -> 10.0.1.10:80 S");
+    let filled = loop {
+        if let Some(filled) = watch.look(engine) {
+            break filled;
+        }
+        assert!(begin.elapsed() < PATIENCE, "it is never told of");
+    };
+    assert_eq!((filled.flows, filled.refused, filled.evicted), (9, 1, 0));
+    let told = filled.to_string();
+    assert!(told.contains("by remote address: 203.0.113.7 5, 203.0.113.8 3"), "{told}");
+    assert!(told.contains("by interface: eni-1 9"), "{told}");
+    let of = engine.stats().interfaces;
+    assert_eq!((of.len(), of[0].flows, of[0].max_flows), (1, Some(9), Some(9)));
     for ended in running.workers.join() {
         assert!(ended.result.is_ok());
     }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use sgwall_dataplane::{Config, DropReason, PassReason};
+use sgwall_dataplane::{Config, DropReason, FullTable, PassReason};
 use sgwall_live::{Firewall, Port, Shared, Snapshot};
 use sgwall_netio::device::vnet::{PartialChecksum, SegmentKind, Segmentation};
 use sgwall_netio::device::{Frames, VnetHeader};
@@ -81,7 +81,8 @@ fn world_of(workers: usize) -> World {
 }
 
 fn world_with(policy: &str, workers: usize) -> World {
-    let config = Config { max_flows: 1000, hash_seed: [1, 2, 3, 4] };
+    let config =
+        Config { max_flows: 1000, full_table: FullTable::DropNew, hash_seed: [1, 2, 3, 4] };
     let shared = Arc::new(Shared::new(ports(), snapshot(policy, 0), workers, config));
     World {
         firewall: Firewall::new(Arc::clone(&shared), 0),

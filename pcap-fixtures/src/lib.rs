@@ -76,6 +76,14 @@ pub struct Case {
     /// Tracked flows at once; left out: plenty.
     #[serde(default)]
     pub max_flows: Option<usize>,
+    /// What becomes of a flow beyond, `drop-new` or `evict-embryonic`; left out: `drop-new`.
+    pub full_table: Option<String>,
+    /// Tracked flows that interfaces may have; left out: as many as there are.
+    #[serde(default)]
+    pub max_flows_of: BTreeMap<String, u32>,
+    /// Tracked flows that are reserved for interfaces.
+    #[serde(default)]
+    pub reserved_flows_of: BTreeMap<String, u32>,
     /// Routes of both subnets, `DESTINATION TARGET [MTU]` or `DESTINATION appliance INTERFACE`, in
     /// the words of `docs/policy.md`.
     #[serde(default)]

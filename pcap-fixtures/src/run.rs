@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use sgwall_dataplane::{
-    Attribution, Config, DropReason, Emitted, Event, FrameInput, Judge, Judgement, Outcome,
-    Pipeline,
+    Attribution, Config, DropReason, Emitted, Event, FrameInput, FullTable, Judge, Judgement,
+    Outcome, Pipeline,
 };
 use sgwall_packet::{Direction, LinkType, Timestamp};
 use sgwall_rules::compile::{CompiledPolicy, Generation};
@@ -14,6 +14,13 @@ use crate::flow_log::ExpectedLog;
 use crate::step::{Step, What, change};
 use crate::{Case, explained, world};
 
+/// What a full table does.
+fn full_table(case: &Case) -> Result<FullTable, String> {
+    let word = case.full_table.as_deref().unwrap_or(FullTable::DropNew.as_str());
+    let mut all = [FullTable::DropNew, FullTable::EvictEmbryonic].into_iter();
+    all.find(|known| known.as_str() == word).ok_or_else(|| format!("no policy {word:?}"))
+}
+
 pub(crate) fn run(case: &Case, compat: Compat) -> Result<(), String> {
     let mut model = world::policy(case, compat)?;
     let mut generation = 0;
@@ -21,7 +28,11 @@ pub(crate) fn run(case: &Case, compat: Compat) -> Result<(), String> {
         Arc::new(CompiledPolicy::compile(policy, Generation(generation)))
     };
     let mut flow_log = ExpectedLog::of(case, compile(&model, generation))?;
-    let config = Config { max_flows: case.max_flows.unwrap_or(1000), hash_seed: [0x5eed, 1, 2, 3] };
+    let config = Config {
+        max_flows: case.max_flows.unwrap_or(1000),
+        full_table: full_table(case)?,
+        hash_seed: [0x5eed, 1, 2, 3],
+    };
     let pipeline = Pipeline::new(compile(&model, generation), config);
     let mut judge = Judge::new(pipeline, attribution(case, &model)?).with_offload(case.offload);
     let mut wrong = Vec::new();

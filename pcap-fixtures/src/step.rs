@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use sgwall_packet::{PacketSpec, Timestamp};
 use sgwall_rules::edit::{self, ApiError, EntryRequest, PermissionText};
-use sgwall_rules::model::{Direction, Interface, Policy, Timeouts};
+use sgwall_rules::model::{Direction, FlowLimits, Interface, Policy, Timeouts};
 use sgwall_rules::text::EntryText;
 
 use crate::world;
@@ -156,12 +156,30 @@ pub(crate) fn change(policy: &mut Policy, line: &str) -> Result<Result<(), ApiEr
             let timeouts = Timeouts { tcp_established: Some(seconds), ..Timeouts::default() };
             edit::set_interface_timeouts(policy, what, timeouts)
         }
+        "limit" => {
+            let (max_flows, reserved_flows) = match detail.split_once(' ') {
+                Some((max, reserved)) => (number(max)?, number(reserved)?),
+                None => (number(detail)?, None),
+            };
+            let found = policy.interfaces.iter_mut().find(|i| i.id == what);
+            let found = found.ok_or_else(|| format!("no interface {what:?}"))?;
+            found.flows = FlowLimits { max_flows, reserved_flows };
+            Ok(())
+        }
         "route" => {
             world::add_route(policy, what, detail)?;
             Ok(())
         }
         _ => return Err(format!("{verb:?} is no change")),
     })
+}
+
+/// A number of flows; `-` is none.
+fn number(text: &str) -> Result<Option<u32>, String> {
+    match text {
+        "-" => Ok(None),
+        _ => text.parse().map(Some).map_err(|_| format!("{text:?} is no number of flows")),
+    }
 }
 
 /// The address of a name, or one that is written out.

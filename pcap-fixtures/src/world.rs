@@ -8,8 +8,8 @@ use sgwall_rules::diagnostic::Origin;
 use sgwall_rules::limits::Limits;
 use sgwall_rules::load::{Input, load};
 use sgwall_rules::model::{
-    Compat, Exempt, ExemptTraffic, Interface, NetworkAcl, Policy, PrefixList, Route, RouteTarget,
-    SecurityGroup, Subnet, Timeouts, Vpc,
+    Compat, Exempt, ExemptTraffic, FlowLimits, Interface, NetworkAcl, Policy, PrefixList, Route,
+    RouteTarget, SecurityGroup, Subnet, Timeouts, Vpc,
 };
 
 use crate::Case;
@@ -147,6 +147,10 @@ pub(crate) fn policy(case: &Case, compat: Compat) -> Result<Policy, String> {
             public: own.flat_map(|own| Some((own, *case.public.get(id)?))).collect(),
             security_groups: groups.clone(),
             source_dest_check: !case.unchecked.contains(id),
+            flows: FlowLimits {
+                max_flows: case.max_flows_of.get(id).copied(),
+                reserved_flows: case.reserved_flows_of.get(id).copied(),
+            },
             mtu: case.mtu.get(id).copied(),
             timeouts: Timeouts { tcp_established: case.tcp_established, ..Timeouts::default() },
             mac: Some([2, 0, 0, 0, 1, mac]),

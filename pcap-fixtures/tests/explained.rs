@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use proptest::prelude::*;
-use sgwall_dataplane::{Attribution, Config, FrameInput, Judge, Pipeline};
+use sgwall_dataplane::{Attribution, Config, FrameInput, FullTable, Judge, Pipeline};
 use sgwall_fixtures::explained::{contradictions, event_words, foretold};
 use sgwall_netio::capture;
 use sgwall_packet::{LinkType, PacketSpec, Timestamp};
@@ -70,8 +70,17 @@ fn policy(text: &[u8]) -> Policy {
 }
 
 fn judge(model: &Policy, attribution: Attribution, max_flows: usize) -> Judge {
+    judge_with(model, attribution, max_flows, FullTable::DropNew)
+}
+
+fn judge_with(
+    model: &Policy,
+    attribution: Attribution,
+    max_flows: usize,
+    full_table: FullTable,
+) -> Judge {
     let compiled = Arc::new(CompiledPolicy::compile(model, Generation(0)));
-    let config = Config { max_flows, hash_seed: [1, 2, 3, 4] };
+    let config = Config { max_flows, full_table, hash_seed: [1, 2, 3, 4] };
     Judge::new(Pipeline::new(compiled, config), attribution)
 }
 
@@ -133,11 +142,15 @@ proptest! {
     fn random_traffic_is_explained_as_it_is_judged(
         steps in proptest::collection::vec((packet(), -1000i64..200_000), 1..40),
         max_flows in prop_oneof![Just(1usize), Just(2), Just(3), Just(1000)],
+        full_table in prop_oneof![Just(FullTable::DropNew), Just(FullTable::EvictEmbryonic)],
+        limits in prop_oneof![Just(""), Just("max_flows = 1"), Just("reserved_flows = 1")],
         current in any::<bool>(),
     ) {
         let edition = if current { "version = 1\ncompat = \"current\"" } else { "version = 1" };
-        let model = policy(NETWORK.replacen("version = 1", edition, 1).as_bytes());
-        let mut judge = judge(&model, Attribution::default(), max_flows);
+        let network = NETWORK.replacen("version = 1", edition, 1)
+            + limits;
+        let model = policy(network.as_bytes());
+        let mut judge = judge_with(&model, Attribution::default(), max_flows, full_table);
         let mut millis = 0;
         for (token, (packet, gap)) in (1..).zip(&steps) {
             // Most gaps are short: flows meet their answers.

@@ -474,6 +474,8 @@ pub struct Interface {
     pub mtu: Option<u16>,
     /// Idle timeouts that differ from the default.
     pub timeouts: Timeouts,
+    /// How many flows may be tracked on it.
+    pub flows: FlowLimits,
     /// MAC address, if known.
     pub mac: Option<[u8; 6]>,
     /// The instance that it is attached to, `i-…`, if that is known.
@@ -543,6 +545,16 @@ pub struct Timeouts {
     pub icmp: Option<u32>,
     /// Every other protocol (600).
     pub other: Option<u32>,
+}
+
+/// How many flows may be tracked on an interface. AWS has such limits by instance type and tells
+/// none of them (SEMANTICS 1.5); these are the policy's own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct FlowLimits {
+    /// No more than these; `None`: as many as the table has places.
+    pub max_flows: Option<u32>,
+    /// Places that are kept for it: no other interface gets them, even when the table is full.
+    pub reserved_flows: Option<u32>,
 }
 
 /// A VPC peering connection.

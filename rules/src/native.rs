@@ -17,9 +17,9 @@ use self::fields::{Fields, parse};
 use crate::diagnostic::{Diagnostic, Origin};
 use crate::limits::{Limits, TIMEOUTS};
 use crate::model::{
-    AclAction, Compat, Direction, Exempt, ExemptTraffic, GroupRef, Interface, L4Match, NetworkAcl,
-    NetworkAclEntry, Peer, Peering, Policy, PrefixList, Route, RouteTarget, SecurityGroup,
-    SecurityGroupRule, Subnet, Timeouts, Vpc,
+    AclAction, Compat, Direction, Exempt, ExemptTraffic, FlowLimits, GroupRef, Interface, L4Match,
+    NetworkAcl, NetworkAclEntry, Peer, Peering, Policy, PrefixList, Route, RouteTarget,
+    SecurityGroup, SecurityGroupRule, Subnet, Timeouts, Vpc,
 };
 use crate::text;
 
@@ -124,6 +124,8 @@ impl Files {
             "mtu",
             "mac",
             "timeouts",
+            "max_flows",
+            "reserved_flows",
             "instance",
             "instance_type",
         ];
@@ -627,6 +629,7 @@ fn interface(fields: Fields<'_, '_>, out: &mut Vec<Diagnostic>) -> Interface {
         source_dest_check: fields.boolean("source_dest_check", out).unwrap_or(true),
         mtu: fields.integer("mtu", (576, 9001), out),
         timeouts: timeouts(&fields, out),
+        flows: flow_limits(&fields, out),
         mac,
         instance: fields.string("instance", out),
         instance_type: fields.string("instance_type", out),
@@ -657,6 +660,27 @@ fn timeouts(fields: &Fields<'_, '_>, out: &mut Vec<Diagnostic>) -> Timeouts {
         }
     }
     timeouts
+}
+
+/// Flows of one interface, at the most: what the flow table's numbers have room for.
+const MAX_FLOWS: (i64, i64) = (0, u32::MAX as i64 - 1);
+
+fn flow_limits(fields: &Fields<'_, '_>, out: &mut Vec<Diagnostic>) -> FlowLimits {
+    let limits = FlowLimits {
+        max_flows: fields.integer("max_flows", MAX_FLOWS, out),
+        reserved_flows: fields.integer("reserved_flows", MAX_FLOWS, out),
+    };
+    if let FlowLimits { max_flows: Some(max), reserved_flows: Some(reserved) } = limits
+        && reserved > max
+    {
+        out.push(Diagnostic::error(
+            "InvalidParameterCombination",
+            &fields.at.field("reserved_flows"),
+            format!("reserved_flows = {reserved}, but the interface may have max_flows = {max}"),
+            "reserve at most max_flows",
+        ));
+    }
+    limits
 }
 
 fn peering(fields: Fields<'_, '_>, out: &mut Vec<Diagnostic>) -> Option<Peering> {

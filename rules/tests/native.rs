@@ -3,7 +3,7 @@
 use sgwall_rules::compile::{CompiledPolicy, Generation};
 use sgwall_rules::diagnostic::Severity;
 use sgwall_rules::load::{Input, Loaded, load};
-use sgwall_rules::model::{Compat, Direction, L4Match, Peer, Policy};
+use sgwall_rules::model::{Compat, Direction, FlowLimits, L4Match, Peer, Policy};
 
 /// A policy in which everything is in order.
 const GOOD: &str = r#"version = 1
@@ -42,6 +42,8 @@ subnet = "subnet-a"
 addresses = ["10.0.1.10", "2001:db8:1234:1::10"]
 security_groups = ["sg-web"]
 mtu = 9001
+max_flows = 1000
+reserved_flows = 10
 timeouts = { tcp_established = 432000, udp = 30, udp_stream = 180, icmp = 30, other = 600 }
 "#;
 
@@ -84,6 +86,7 @@ fn a_policy_means_what_it_says() {
     let interface = &policy.interfaces[0];
     assert_eq!((interface.mtu, interface.source_dest_check), (Some(9001), true));
     assert_eq!(interface.timeouts.other, Some(600));
+    assert_eq!(interface.flows, FlowLimits { max_flows: Some(1000), reserved_flows: Some(10) });
     assert_eq!(interface.timeouts.tcp_close, None);
 }
 
@@ -190,7 +193,7 @@ fn what_is_wrong_is_said_with_its_place_and_mend() {
             "mtu = 9001",
             "colour = 3",
             &[
-                "error[unknown-key]: p.toml:36: interface[0].colour: unknown key \"colour\"; remove it; known here: id, subnet, addresses, public, security_groups, source_dest_check, mtu, mac, timeouts, instance, instance_type",
+                "error[unknown-key]: p.toml:36: interface[0].colour: unknown key \"colour\"; remove it; known here: id, subnet, addresses, public, security_groups, source_dest_check, mtu, mac, timeouts, max_flows, reserved_flows, instance, instance_type",
             ],
         ),
         // Types and ranges.
@@ -212,14 +215,14 @@ fn what_is_wrong_is_said_with_its_place_and_mend() {
             "udp = 30",
             "udp = 29",
             &[
-                "error[InvalidParameterValue]: p.toml:37: interface[0].timeouts.udp: udp = 29 is out of range; choose a value in 30-60",
+                "error[InvalidParameterValue]: p.toml:39: interface[0].timeouts.udp: udp = 29 is out of range; choose a value in 30-60",
             ],
         ),
         (
             "tcp_established = 432000",
             "tcp_established = 59",
             &[
-                "error[InvalidParameterValue]: p.toml:37: interface[0].timeouts.tcp_established: tcp_established = 59 is out of range; choose a value in 60-432000",
+                "error[InvalidParameterValue]: p.toml:39: interface[0].timeouts.tcp_established: tcp_established = 59 is out of range; choose a value in 60-432000",
             ],
         ),
         (
@@ -314,6 +317,20 @@ fn what_is_wrong_is_said_with_its_place_and_mend() {
             "addresses = [\"10.0.1.3\"",
             &[
                 "error[InvalidParameterValue]: p.toml:34: interface[0].addresses[0]: 10.0.1.3 is reserved: the first four addresses of a subnet, and the last, are AWS's own; choose another",
+            ],
+        ),
+        (
+            "max_flows = 1000\nreserved_flows = 10",
+            "max_flows = 10\nreserved_flows = 11",
+            &[
+                "error[InvalidParameterCombination]: p.toml:38: interface[0].reserved_flows: reserved_flows = 11, but the interface may have max_flows = 10; reserve at most max_flows",
+            ],
+        ),
+        (
+            "max_flows = 1000\n",
+            "max_flows = 4294967295\n",
+            &[
+                "error[InvalidParameterValue]: p.toml:37: interface[0].max_flows: max_flows = 4294967295 is out of range; choose a value in 0-4294967294",
             ],
         ),
         (

@@ -6,6 +6,7 @@ use std::path::Path;
 use anstyle::Style;
 use sgwall_live::control::{Answer, Client, Request, TraceLine};
 use sgwall_live::engine::{FlowInfo, Stats};
+use sgwall_live::top::Top;
 
 use crate::failure::Failure;
 use crate::run::{AskArgs, CONTROL, ControlArgs, FlowsArgs, FlowsCommand, TraceArgs};
@@ -14,6 +15,9 @@ use crate::run::{AskArgs, CONTROL, ControlArgs, FlowsArgs, FlowsCommand, TraceAr
 pub(crate) fn flows(args: &FlowsArgs) -> Result<(), Failure> {
     if let Some(FlowsCommand::Kill { filter }) = &args.command {
         return ask(&args.control, &Request::Kill { filter: filter.join(" ") });
+    }
+    if let Some(FlowsCommand::Top { by, rows }) = &args.command {
+        return ask(&args.control, &Request::Top { by: (*by).into(), limit: (*rows).into() });
     }
     ask(&args.control, &Request::Flows { filter: args.filter.join(" "), limit: args.limit })
 }
@@ -137,6 +141,7 @@ impl Printer {
                 flow_line(out, flow)
             }
             Answer::Killed { ended } => writeln!(out, "{ended} flows ended"),
+            Answer::Top(top) => write_top(out, top),
             Answer::Stats(stats) => write_stats(out, stats),
             Answer::Reloaded(report) => writeln!(out, "{report}"),
             Answer::Trace(line) => trace_line(out, line),
@@ -188,6 +193,17 @@ fn flow_line(out: &mut impl Write, flow: &FlowInfo) -> io::Result<()> {
     )
 }
 
+fn write_top(out: &mut impl Write, top: &Top) -> io::Result<()> {
+    let (bold, grouped) = (Style::new().bold(), crate::style::grouped);
+    let what = top.by.as_str().to_uppercase();
+    writeln!(out, "{bold}{:>12} {:>7}  {what}{bold:#}", "FLOWS", "SHARE")?;
+    for row in &top.rows {
+        let share = row.flows as f64 * 100.0 / top.flows.max(1) as f64;
+        writeln!(out, "{:>12} {share:>6.1}%  {}", grouped(row.flows), row.value)?;
+    }
+    writeln!(out, "{:>12} 100.0%  all", grouped(top.flows))
+}
+
 fn trace_line(out: &mut impl Write, line: &TraceLine) -> io::Result<()> {
     let dash = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());
     let end = |addr: Option<std::net::IpAddr>, port: Option<u16>| match (addr, port) {
@@ -233,6 +249,13 @@ fn write_stats(out: &mut impl Write, stats: &Stats) -> io::Result<()> {
         grouped(stats.flows_created),
         grouped(stats.flows_refused)
     )?;
+    if stats.flows_evicted > 0 {
+        writeln!(
+            out,
+            "{} that nobody had answered gave their place to others",
+            grouped(stats.flows_evicted)
+        )?;
+    }
     if let Some(skipped) = stats.flow_log_skipped {
         writeln!(out, "{} packets are in no record of the flow log", grouped(skipped))?;
     }
@@ -252,6 +275,25 @@ fn write_stats(out: &mut impl Write, stats: &Stats) -> io::Result<()> {
             of.reason,
             grouped(of.packets),
             grouped(of.bytes)
+        )?;
+    }
+    if !stats.interfaces.is_empty() {
+        writeln!(
+            out,
+            "\n{bold}{:<16} {:>14} {:>14} {:>14} {:>18}{bold:#}",
+            "INTERFACE", "flows", "max_flows", "reserved_flows", "gave their place"
+        )?;
+    }
+    for of in &stats.interfaces {
+        let dash = |number: Option<u64>| number.map_or_else(|| "-".to_owned(), grouped);
+        writeln!(
+            out,
+            "{:<16} {:>14} {:>14} {:>14} {:>18}",
+            of.interface,
+            dash(of.flows),
+            dash(of.max_flows.map(u64::from)),
+            dash(of.reserved_flows.map(u64::from)),
+            grouped(of.evicted)
         )?;
     }
     let mut rules: Vec<_> = stats.rules.iter().filter(|rule| rule.packets > 0).collect();

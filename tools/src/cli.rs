@@ -6,11 +6,15 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::bench::BenchCommand;
+use crate::failure::Failure;
 use crate::replay::{At, MAX_WORKERS};
 use crate::run::{AskArgs, CONTROL, FlowsArgs, RunArgs, TraceArgs};
 use ipnet::IpNet;
 use sgwall_dataplane::flow_log::{Format, Interval, InvalidInterval, Traffic};
+use sgwall_dataplane::{Config, FullTable, check_reserves};
+use sgwall_netio::seed::random_seed;
 use sgwall_packet::Direction;
+use sgwall_rules::model::FlowLimits;
 
 /// Cloud security groups and network ACLs for any Linux interface or packet capture.
 #[derive(Debug, Parser)]
@@ -160,9 +164,66 @@ pub(crate) struct TrafficArgs {
     #[arg(long)]
     pub(crate) offload: bool,
 
-    /// Tracked flows at once; a flow beyond is refused
-    #[arg(long, value_name = "N", default_value_t = 1 << 20)]
+    #[command(flatten)]
+    pub(crate) table: TableArgs,
+}
+
+/// The flow table.
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct TableArgs {
+    /// Tracked flows at once
+    #[arg(long, value_name = "N", default_value_t = MAX_FLOWS)]
     pub(crate) max_flows: usize,
+
+    /// What becomes of a flow beyond
+    #[arg(long, value_name = "WHAT", default_value = "drop-new")]
+    pub(crate) full_table: FullTableArg,
+}
+
+/// Tracked flows at once, unless more or fewer are asked for.
+const MAX_FLOWS: usize = 1 << 20;
+
+impl Default for TableArgs {
+    fn default() -> Self {
+        TableArgs { max_flows: MAX_FLOWS, full_table: FullTableArg::DropNew }
+    }
+}
+
+impl TableArgs {
+    /// A table of this size, with a seed of its own.
+    pub(crate) fn config(self) -> Config {
+        Config {
+            max_flows: self.max_flows,
+            full_table: self.full_table.into(),
+            hash_seed: random_seed(),
+        }
+    }
+
+    /// Checks that the table has the places that interfaces, each by its name, reserve.
+    pub(crate) fn check_reserves<'a>(
+        self,
+        interfaces: impl Iterator<Item = (&'a str, FlowLimits)>,
+    ) -> Result<(), Failure> {
+        check_reserves(interfaces, self.max_flows).map_err(Failure::Usage)
+    }
+}
+
+/// What becomes of a new flow when the table is full, on the command line.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum FullTableArg {
+    /// It is refused, as in AWS
+    DropNew,
+    /// The oldest flow that nobody has answered gives it its place, if there is one
+    EvictEmbryonic,
+}
+
+impl From<FullTableArg> for FullTable {
+    fn from(arg: FullTableArg) -> Self {
+        match arg {
+            FullTableArg::DropNew => FullTable::DropNew,
+            FullTableArg::EvictEmbryonic => FullTable::EvictEmbryonic,
+        }
+    }
 }
 
 /// Arguments of the flow log.

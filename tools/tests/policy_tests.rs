@@ -133,11 +133,19 @@ steps = [
   "tcp 203.0.113.9:50000 -> 10.0.1.10:22 S => pass",
   "tcp 203.0.113.9:50001 -> 10.0.1.10:22 S => drop conntrack-full",
 ]
+[[test]]
+name = "a full table that makes room"
+max_flows = 1
+full_table = "evict-embryonic"
+steps = [
+  "tcp 203.0.113.9:50000 -> 10.0.1.10:22 S => pass",
+  "tcp 203.0.113.9:50001 -> 10.0.1.10:22 S => pass",
+]
 "#;
     let folder = folder(tests);
     let run = sgwall(&["test", folder.path().to_str().unwrap()]);
     assert_eq!(run.status, 0, "{}{}", run.stdout, run.stderr);
-    assert!(run.stdout.contains("5 tests: 5 passed"), "{}", run.stdout);
+    assert!(run.stdout.contains("6 tests: 6 passed"), "{}", run.stdout);
 }
 
 #[test]

@@ -117,8 +117,8 @@ fn several_captures_in_one_replay() {
 }
 
 /// A policy of two interfaces in two subnets, with public addresses. `shut` has fewer rules, and
-/// other public addresses.
-fn policy(head: &str, shut: bool) -> String {
+/// other public addresses; `limits` are of the second interface.
+fn policy(head: &str, limits: &str, shut: bool) -> String {
     let (ssh, public) = match shut {
         false => ("{ protocol = \"tcp\", ports = \"22\", cidr = \"203.0.113.0/24\" },", 10),
         true => ("", 11),
@@ -166,6 +166,7 @@ subnet = "subnet-b"
 addresses = ["10.0.2.20"]
 public = [{{ private = "10.0.2.20", public = "198.51.100.20" }}]
 security_groups = ["sg-b"]
+{limits}
 "#
     )
 }
@@ -249,11 +250,11 @@ struct Trace {
 }
 
 impl Trace {
-    fn new(head: &str, packets: &[Timed], trailer: usize) -> Self {
+    fn new(head: &str, limits: &str, packets: &[Timed], trailer: usize) -> Self {
         let dir = tempfile::tempdir().unwrap();
         write_capture(&dir.path().join("trace.pcapng"), packets, trailer);
-        fs::write(dir.path().join("open.toml"), policy(head, false)).unwrap();
-        fs::write(dir.path().join("shut.toml"), policy(head, true)).unwrap();
+        fs::write(dir.path().join("open.toml"), policy(head, limits, false)).unwrap();
+        fs::write(dir.path().join("shut.toml"), policy(head, limits, true)).unwrap();
         Trace { dir }
     }
 
@@ -275,6 +276,12 @@ proptest! {
         packets in prop::collection::vec(packets(), 1..600),
         trailer in prop_oneof![Just(0usize), Just(9000)],
         max_flows in prop_oneof![1 => Just("4"), 1 => Just("40"), 4 => Just("1048576")],
+        limits in prop_oneof![
+            4 => Just(""),
+            1 => Just("max_flows = 3"),
+            1 => Just("max_flows = 40\nreserved_flows = 2"),
+        ],
+        full_table in prop_oneof![Just("drop-new"), Just("evict-embryonic")],
         head in prop_oneof![
             Just(""),
             Just("icmp_related = true"),
@@ -286,8 +293,9 @@ proptest! {
             Just(&["--at", "1.5=SHUT", "--at", "3=SHUT", "--on-reload", "rejudge"][..]),
         ],
     ) {
-        let trace = Trace::new(head, &packets, trailer);
-        trace.compare(&[&["--max-flows", max_flows], change].concat(), &[2, 3]);
+        let trace = Trace::new(head, limits, &packets, trailer);
+        let table = ["--max-flows", max_flows, "--full-table", full_table];
+        trace.compare(&[&table[..], change].concat(), &[2, 3]);
     }
 }
 
@@ -341,7 +349,7 @@ fn a_long_trace_is_judged_by_several_workers_to_its_end() {
         *wait = -4;
     }
     for head in ["", "icmp_related = true"] {
-        let trace = Trace::new(head, &packets, 2500);
+        let trace = Trace::new(head, "", &packets, 2500);
         let given_up = trace.compare(
             &["--at", "10=SHUT", "--at", "40.5=SHUT", "--on-reload", "rejudge"],
             &[2, 3, 8],
@@ -355,7 +363,7 @@ fn a_long_trace_is_judged_by_several_workers_to_its_end() {
 fn one_worker_ends_what_several_cannot() {
     let calm = || well_behaved_trace(600, 30);
     let given_up = |packets: &[Timed], head: &str, more: &[&str]| {
-        Trace::new(head, packets, 2500).compare(more, &[2, 3]).unwrap_or_default()
+        Trace::new(head, "", packets, 2500).compare(more, &[2, 3]).unwrap_or_default()
     };
     let add = |texts: &mut dyn Iterator<Item = (i64, String)>| -> Vec<Timed> {
         let parsed = texts.map(|(wait, text)| (wait, text.parse().unwrap()));

@@ -4,7 +4,7 @@
 #![allow(dead_code, unreachable_pub)]
 
 use sgwall_conntrack::{
-    Config, ConnTable, FlowView, Lookup, RuleTag, Scope, TableFull, TimeoutProfile, may_open,
+    Config, ConnTable, FlowView, Full, FullTable, Lookup, RuleTag, Scope, TimeoutProfile, may_open,
 };
 use sgwall_packet::{Headers, PacketSpec, Timestamp, parse_ip};
 
@@ -64,7 +64,11 @@ pub struct Tracker {
 
 impl Tracker {
     pub fn new(max_entries: usize) -> Self {
-        let table = ConnTable::new(Config { max_entries, hash_seed: [1, 2, 3, 4] });
+        let table = ConnTable::new(Config {
+            max_entries,
+            full_table: FullTable::DropNew,
+            hash_seed: [1, 2, 3, 4],
+        });
         Tracker { table, timeouts: TimeoutProfile::default() }
     }
 
@@ -83,7 +87,7 @@ impl Tracker {
             }
             Lookup::Miss if may_open(&headers) => match self.open(&headers, now) {
                 Ok(()) => "new",
-                Err(TableFull) => "full",
+                Err(_) => "full",
             },
             Lookup::Miss => "none",
         }
@@ -116,7 +120,7 @@ impl Tracker {
         }
     }
 
-    fn open(&mut self, headers: &Headers, now: Timestamp) -> Result<(), TableFull> {
+    fn open(&mut self, headers: &Headers, now: Timestamp) -> Result<(), Full> {
         self.table.insert(SCOPE, headers, now, &self.timeouts, RuleTag(7), 3)
     }
 

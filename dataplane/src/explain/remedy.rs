@@ -1,5 +1,6 @@
 //! What would have let a dropped packet through the stage that dropped it.
 
+use sgwall_conntrack::Full;
 use sgwall_packet::Direction;
 use sgwall_rules::explain::{
     Considered, acl_entries, group_rules, nearest, smallest_entry, smallest_rule,
@@ -7,7 +8,7 @@ use sgwall_rules::explain::{
 
 use super::stages::question;
 use super::{Explainer, Remedy};
-use crate::pipeline::{PacketContext, is_direct, remote};
+use crate::pipeline::{Effect, PacketContext, is_direct, remote};
 use crate::verdict::{DropReason, Outcome, Verdict};
 
 /// Rules told of as near.
@@ -15,7 +16,12 @@ const NEAREST: usize = 3;
 
 impl Explainer<'_> {
     /// For a packet that `verdict` drops.
-    pub(super) fn remedy(&self, packet: &PacketContext<'_>, verdict: Verdict) -> Option<Remedy> {
+    pub(super) fn remedy(
+        &self,
+        packet: &PacketContext<'_>,
+        verdict: Verdict,
+        effect: Effect,
+    ) -> Option<Remedy> {
         let Outcome::Drop(reason) = verdict.outcome else { return None };
         let text = |text: &str| {
             let (owners, nearest) = (Vec::new(), Vec::new());
@@ -41,9 +47,13 @@ impl Explainer<'_> {
                     false => format!("send at most {mtu} bytes, or without df, to be fragmented"),
                 })
             }
-            DropReason::ConntrackFull => {
-                text("let flows end, allow more of them, or open rules both ways to everywhere")
-            }
+            DropReason::ConntrackFull => text(match effect {
+                Effect::Refused(Full::Cap) => {
+                    "let flows of the interface end, raise its max_flows, or open rules both ways \
+                     to everywhere"
+                }
+                _ => "let flows end, allow more of them, or open rules both ways to everywhere",
+            }),
             _ => None,
         }
     }

@@ -3,7 +3,7 @@
 //! Every stage asks the function that the pipeline asks. The pipeline's verdict is the frame: once
 //! the stage that gave it has been told, the rest is not reached.
 
-use sgwall_conntrack::{FlowView, Hit, Lookup, may_open};
+use sgwall_conntrack::{FlowView, Full, Hit, Lookup, may_open};
 use sgwall_packet::{Direction, Transport, protocol};
 use sgwall_rules::compile::{CompiledInterface, RuleInfo, Service};
 use sgwall_rules::explain::{Considered, acl_entries, group_rules};
@@ -437,9 +437,13 @@ impl Way<'_> {
 
     fn commit(&self) -> StageFacts {
         let (outcome, text) = match (self.verdict.outcome, self.effect) {
-            (Outcome::Drop(DropReason::ConntrackFull), _) => {
-                (StageOutcome::Dropped, DropReason::ConntrackFull.describe())
+            (_, Effect::Refused(Full::Table)) => {
+                (StageOutcome::Dropped, "it would open a tracked flow, and the flow table is full")
             }
+            (_, Effect::Refused(Full::Cap)) => (
+                StageOutcome::Dropped,
+                "it would open a tracked flow, and its interface has as many as max_flows allows",
+            ),
             (_, Effect::Open(_, None)) => (StageOutcome::Passed, "an entry is made for its flow"),
             (_, Effect::Open(_, Some(_))) => {
                 (StageOutcome::Passed, "an entry is made for its flow, in place of the ended one")

@@ -22,7 +22,9 @@ use std::sync::Arc;
 
 use fastrand::Rng;
 use lab::Lab;
-use sgwall_dataplane::{Config, FlowState, Outcome, PacketContext, PassReason, Pipeline, Verdict};
+use sgwall_dataplane::{
+    Config, FlowState, FullTable, Outcome, PacketContext, PassReason, Pipeline, Verdict,
+};
 use sgwall_netio::netns::can_test;
 use sgwall_packet::{Direction, FiveTuple, Headers, Timestamp, Transport, parse_ip, quoted};
 use sgwall_rules::compile::{CompiledPolicy, Generation};
@@ -192,7 +194,11 @@ fn compare(
         match &mut pipeline {
             Some(pipeline) => pipeline.set_policy(compiled),
             None => {
-                let config = Config { max_flows: 10_000, hash_seed: [1, 2, 3, 4] };
+                let config = Config {
+                    max_flows: 10_000,
+                    full_table: FullTable::DropNew,
+                    hash_seed: [1, 2, 3, 4],
+                };
                 pipeline = Some(Pipeline::new(compiled, config));
             }
         }

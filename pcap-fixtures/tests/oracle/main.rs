@@ -14,10 +14,12 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use fastrand::Rng;
-use sgwall_dataplane::{Config, DropReason, Outcome, PacketContext, PassReason, Pipeline, Verdict};
+use sgwall_dataplane::{
+    Config, DropReason, FullTable, Outcome, PacketContext, PassReason, Pipeline, Verdict,
+};
 use sgwall_packet::{Direction, Duration, FiveTuple, Timestamp};
 use sgwall_rules::compile::{CompiledPolicy, Generation};
-use sgwall_rules::model::Policy;
+use sgwall_rules::model::{FlowLimits, Policy};
 use slow::{Answer, Slow};
 use traffic::{Sent, Traffic};
 
@@ -37,7 +39,10 @@ fn the_pipeline_says_what_the_slow_one_says() {
             panic!("seed {seed}: {difference}\nSGWALL_ORACLE_SEED={seed} SGWALL_ORACLE_WORLDS=1");
         }
     }
-    println!("{worlds} policies, {} reloads, {} packets", tally.reloads, tally.packets);
+    println!(
+        "{worlds} policies, {} reloads, {} packets, {} flows evicted",
+        tally.reloads, tally.packets, tally.evicted
+    );
     for (words, packets) in &tally.outcomes {
         println!("{packets:>10} {words}");
     }
@@ -51,6 +56,7 @@ fn the_pipeline_says_what_the_slow_one_says() {
 struct Tally {
     packets: u64,
     reloads: u64,
+    evicted: u64,
     outcomes: BTreeMap<String, u64>,
 }
 
@@ -76,12 +82,20 @@ impl Tally {
             D::NeighbourInvalid,
             D::NotServed,
         ];
+        assert!(self.evicted > 0, "no flow gave its place to another");
         let passes = PassReason::ALL.iter().filter(|reason| **reason != PassReason::Arp);
         let drops = DropReason::ALL.iter().filter(|reason| !around.contains(reason));
         let words = passes.map(|r| format!("pass {}", r.as_str()));
         for words in words.chain(drops.map(|r| format!("drop {}", r.as_str()))) {
             assert!(self.outcomes.contains_key(&words), "no packet was tried that meets {words}");
         }
+    }
+}
+
+/// Where time steps back, a flow that has died may live again: when its place is free, nobody says.
+fn forget_limits(policy: &mut Policy) {
+    for interface in &mut policy.interfaces {
+        interface.flows = FlowLimits::default();
     }
 }
 
@@ -103,15 +117,19 @@ struct World {
 impl World {
     fn new(seed: u64) -> Self {
         let mut rng = Rng::with_seed(seed);
-        let policy = policies::policy(&mut rng);
+        let mut policy = policies::policy(&mut rng);
         let steps_back = rng.u8(0..3) == 0;
         let max_flows = if !steps_back && rng.u8(0..4) == 0 { rng.usize(1..8) } else { 100_000 };
+        let full_table = if rng.bool() { FullTable::DropNew } else { FullTable::EvictEmbryonic };
+        if steps_back {
+            forget_limits(&mut policy);
+        }
         let compiled = Arc::new(CompiledPolicy::compile(&policy, Generation(0)));
-        let config = Config { max_flows, hash_seed: [seed, 2, 3, 4] };
+        let config = Config { max_flows, full_table, hash_seed: [seed, 2, 3, 4] };
         World {
             traffic: Traffic::new(&mut rng, &policy),
             fast: Pipeline::new(compiled, config),
-            slow: Slow::new(policy.clone(), max_flows),
+            slow: Slow::new(policy.clone(), max_flows, full_table),
             policy,
             rng,
             now: Timestamp::from_secs(1_700_000_000),
@@ -140,6 +158,11 @@ impl World {
             self.compare_released(tally)?;
         }
         self.compare_flows()?;
+        let (fast, slow) = (self.fast.connections().counters().evicted, self.slow.evicted);
+        if fast != slow {
+            return Err(format!("fast has evicted {fast} flows, slow {slow}"));
+        }
+        tally.evicted += fast;
         self.fast.end_waiting();
         self.slow.fragments.pass_time(Timestamp::from_nanos(i64::MAX));
         self.compare_released(tally)
@@ -159,10 +182,23 @@ impl World {
             true => Timestamp::from_nanos(self.now.as_nanos() - step as i64),
             false => self.now.after(Duration::from_nanos(step)),
         };
+        // A flow that has died may hold its place until the tick in which it died is over, 2^28 ns: of
+        // a table that may be full, nobody can say then who gives a place.
+        let tick = |time: Timestamp| time.as_nanos() >> 28;
+        let may_hold = |now: Timestamp| {
+            let mut flows = self.slow.flows.values();
+            flows.any(|flow| flow.dies <= now && tick(flow.dies) == tick(now))
+        };
+        while !self.steps_back && may_hold(self.now) {
+            self.now = self.now.after(Duration::from_nanos(1 << 28));
+        }
     }
 
     fn reload(&mut self) {
         self.policy = policies::changed(&mut self.rng, &self.policy);
+        if self.steps_back {
+            forget_limits(&mut self.policy);
+        }
         self.generation += 1;
         let compiled = CompiledPolicy::compile(&self.policy, Generation(self.generation));
         self.fast.set_policy(Arc::new(compiled));
@@ -204,8 +240,7 @@ impl World {
             self.fast.process_batch(packets.clone(), |_, verdict| verdicts.push(*verdict));
         }
         for ((packet, verdict), sent) in packets.zip(&verdicts).zip(batch) {
-            let found_full = verdict.outcome == Outcome::Drop(DropReason::ConntrackFull);
-            let slow = self.slow.judge(&packet, found_full);
+            let slow = self.slow.judge(&packet);
             let fast = answer(&self.fast, verdict);
             tally.packets += 1;
             tally.count(verdict.outcome);

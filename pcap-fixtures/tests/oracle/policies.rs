@@ -4,9 +4,9 @@ use fastrand::Rng;
 use ipnet::IpNet;
 use sgwall_rules::diagnostic::Origin;
 use sgwall_rules::model::{
-    AclAction, Compat, Direction, Exempt, ExemptTraffic, GroupRef, IcmpMatch, Interface, L4Match,
-    NetworkAcl, NetworkAclEntry, Peer, Peering, Policy, PortRange, PrefixList, Route, RouteTarget,
-    SecurityGroup, SecurityGroupRule, Subnet, Timeouts, Vpc,
+    AclAction, Compat, Direction, Exempt, ExemptTraffic, FlowLimits, GroupRef, IcmpMatch,
+    Interface, L4Match, NetworkAcl, NetworkAclEntry, Peer, Peering, Policy, PortRange, PrefixList,
+    Route, RouteTarget, SecurityGroup, SecurityGroupRule, Subnet, Timeouts, Vpc,
 };
 
 const GROUPS: [&str; 5] = ["sg-0", "sg-1", "sg-2", "sg-3", "sg-peer"];
@@ -320,6 +320,10 @@ fn interface(rng: &mut Rng, (id, subnet, all): (&str, &str, &[&str])) -> Interfa
         public: Vec::new(),
         security_groups: groups,
         source_dest_check: rng.u8(0..3) > 0,
+        flows: FlowLimits {
+            max_flows: (rng.u8(0..4) == 0).then(|| rng.u32(0..8)),
+            reserved_flows: (rng.u8(0..4) == 0).then(|| rng.u32(0..3)),
+        },
         mtu: [None, None, Some(1500), Some(1300)][rng.usize(..4)],
         timeouts,
         mac: None,

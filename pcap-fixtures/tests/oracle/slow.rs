@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
-use sgwall_dataplane::{DropReason, FlowState, Outcome, PacketContext, PassReason};
+use sgwall_dataplane::{DropReason, FlowState, FullTable, Outcome, PacketContext, PassReason};
 use sgwall_packet::{
     Direction, Duration, FiveTuple, Headers, Timestamp, Transport, protocol, query_request_type,
     quoted_of_receiver,
@@ -59,6 +59,10 @@ pub(crate) struct Flow {
     pub(crate) tracked: Tracked,
     pub(crate) dies: Timestamp,
     pub(crate) rule: String,
+    /// One more with each flow.
+    opened: u64,
+    /// A TCP flow's handshake was complete once; any other was seen in the reply direction.
+    is_answered: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -98,15 +102,29 @@ pub(crate) struct Slow {
     /// The same without rules that refer to groups (4.5).
     without_references: Policy,
     max_flows: usize,
+    full_table: FullTable,
     pub(crate) flows: BTreeMap<Key, Flow>,
+    opened: u64,
+    /// Flows that gave their place to others.
+    pub(crate) evicted: u64,
     pub(crate) fragments: Fragments,
 }
 
 impl Slow {
-    pub(crate) fn new(policy: Policy, max_flows: usize) -> Self {
+    pub(crate) fn new(policy: Policy, max_flows: usize, full_table: FullTable) -> Self {
         let without_references = without_references(&policy);
         let (flows, fragments) = (BTreeMap::new(), Fragments::default());
-        Slow { policy, without_references, max_flows, flows, fragments }
+        let (opened, evicted) = (0, 0);
+        Slow {
+            policy,
+            without_references,
+            max_flows,
+            full_table,
+            flows,
+            opened,
+            evicted,
+            fragments,
+        }
     }
 
     /// 7.12: addresses that an interface has lost take their flows with them, an interface that is
@@ -129,9 +147,8 @@ impl Slow {
         self.flows.retain(|(id, tuple), _| keeps(id, &tuple.src) && keeps(id, &tuple.dst));
     }
 
-    /// Judges a packet. A table that would be full but for flows that died less than half a second
-    /// ago may say so or not: then `found_full` tells.
-    pub(crate) fn judge(&mut self, packet: &PacketContext<'_>, found_full: bool) -> Answer {
+    /// Judges a packet.
+    pub(crate) fn judge(&mut self, packet: &PacketContext<'_>) -> Answer {
         let interface = self.policy.interfaces[packet.interface].clone();
         let headers = packet.headers;
         if let Some(answer) = self.before_fragments(&interface, packet) {
@@ -152,7 +169,7 @@ impl Slow {
             return answer;
         }
         if headers.fragment.is_none() {
-            return self.judge_whole(&interface, packet, found_full);
+            return self.judge_whole(&interface, packet);
         }
         if headers.transport == Transport::LaterFragment {
             return match self.too_big_or_mtu(&interface, packet) {
@@ -163,17 +180,12 @@ impl Slow {
         if let Err(reason) = self.fragments.first(&interface.id, packet) {
             return Answer::drop(reason);
         }
-        let answer = self.judge_whole(&interface, packet, found_full);
+        let answer = self.judge_whole(&interface, packet);
         self.fragments.decide(&interface.id, packet, &answer);
         answer
     }
 
-    fn judge_whole(
-        &mut self,
-        interface: &Interface,
-        packet: &PacketContext<'_>,
-        found_full: bool,
-    ) -> Answer {
+    fn judge_whole(&mut self, interface: &Interface, packet: &PacketContext<'_>) -> Answer {
         let (answer, effect) = self.decide(interface, packet);
         let now = packet.now;
         match effect {
@@ -185,18 +197,22 @@ impl Slow {
                 if let Some(flow) = self.flows.get_mut(&key)
                     && note(&mut flow.tracked, packet.headers, reply)
                 {
-                    flow.dies = now.after(timeout(&interface.timeouts, flow.tracked.state()));
+                    let state = flow.tracked.state();
+                    flow.dies = now.after(timeout(&interface.timeouts, state));
+                    flow.is_answered |= match flow.tracked {
+                        // A reset before the handshake is complete is no answer.
+                        Tracked::Tcp(_) => {
+                            !matches!(state, "syn-sent" | "syn-sent-2" | "syn-recv" | "close")
+                        }
+                        _ => reply,
+                    };
                 }
             }
             Effect::Open { rule, ended } => {
                 if let Some(ended) = ended {
                     self.flows.remove(&ended);
                 }
-                let alive_at = |time| self.flows.values().filter(|flow| flow.dies > time).count();
-                let just_now = Timestamp::from_nanos(now.as_nanos() - 500_000_000);
-                let is_full = alive_at(now) >= self.max_flows;
-                let may_be_full = alive_at(just_now) >= self.max_flows;
-                if is_full || (may_be_full && found_full) {
+                if !self.finds_place(&interface.id, now) {
                     let state = answer.state;
                     return Answer { state, ..Answer::drop(DropReason::ConntrackFull) };
                 }
@@ -204,10 +220,51 @@ impl Slow {
                 self.flows.remove(&(interface.id.clone(), turned(tuple)));
                 let tracked = open(packet.headers);
                 let dies = now.after(timeout(&interface.timeouts, tracked.state()));
-                self.flows.insert((interface.id.clone(), tuple), Flow { tracked, dies, rule });
+                self.opened += 1;
+                let (opened, is_answered) = (self.opened, false);
+                let flow = Flow { tracked, dies, rule, opened, is_answered };
+                self.flows.insert((interface.id.clone(), tuple), flow);
             }
         }
         answer
+    }
+
+    /// 6.16, with the limits of interfaces: whether there is a place for a flow, or one is made by
+    /// ending another.
+    fn finds_place(&mut self, id: &str, now: Timestamp) -> bool {
+        let holders = || self.flows.iter().filter(|(_, flow)| now < flow.dies);
+        let count = |id: &str| holders().filter(|((of, _), _)| of == id).count();
+        let limits = |id: &str| {
+            let found = self.policy.interfaces.iter().find(|interface| interface.id == id);
+            let limits = found.map(|interface| interface.flows).unwrap_or_default();
+            let cap = limits.max_flows.map_or(usize::MAX, |cap| cap as usize);
+            (cap, limits.reserved_flows.unwrap_or(0) as usize)
+        };
+        // What nobody else may have: an interface's flows, and what of its reserve stands empty.
+        let kept = |id: &str| count(id).max(limits(id).1);
+        let taken: usize = self.policy.interfaces.iter().map(|interface| kept(&interface.id)).sum();
+        let (flows, (cap, reserve)) = (count(id), limits(id));
+        let is_at_cap = flows >= cap;
+        let is_table_full = holders().count() >= self.max_flows;
+        let has_free = flows < reserve || taken < self.max_flows;
+        if !is_at_cap && !is_table_full && has_free {
+            return true;
+        }
+        // More may be reserved than is free, and fewer allowed than there are: then ending one makes
+        // no place, but of the reserve.
+        let makes_place = match is_at_cap {
+            true => flows == cap && (taken <= self.max_flows || flows <= reserve),
+            false => taken <= self.max_flows || flows < reserve,
+        };
+        if self.full_table == FullTable::DropNew || !makes_place {
+            return false;
+        }
+        let may_give = |of: &str| of == id || (!is_at_cap && count(of) > limits(of).1);
+        let asked = holders().filter(|((of, _), flow)| !flow.is_answered && may_give(of));
+        let oldest = asked.min_by_key(|(_, flow)| flow.opened).map(|(key, _)| key.clone());
+        let ended = oldest.and_then(|key| self.flows.remove(&key));
+        self.evicted += u64::from(ended.is_some());
+        ended.is_some()
     }
 
     /// 9.1, 9.2: on the way in the ACL and the address come first, on the way out the groups.

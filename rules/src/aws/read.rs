@@ -7,8 +7,9 @@ use ipnet::IpNet;
 use super::cursor::{Cursor, invalid};
 use crate::diagnostic::Diagnostic;
 use crate::model::{
-    AclAction, GroupRef, Interface, L4Match, NetworkAcl, NetworkAclEntry, Peer, Peering,
-    PrefixList, Route, RouteTarget, SecurityGroup, SecurityGroupRule, Subnet, Timeouts, Vpc,
+    AclAction, FlowLimits, GroupRef, Interface, L4Match, NetworkAcl, NetworkAclEntry, Peer,
+    Peering, PrefixList, Route, RouteTarget, SecurityGroup, SecurityGroupRule, Subnet, Timeouts,
+    Vpc,
 };
 use crate::text;
 
@@ -323,6 +324,7 @@ pub(super) fn interface(c: &Cursor<'_>, out: &mut Vec<Diagnostic>) -> Option<Int
             .filter_map(|g| g.required("GroupId", out).map(str::to_owned))
             .collect(),
         source_dest_check: c.flag("SourceDestCheck", out).unwrap_or(true),
+        flows: FlowLimits::default(),
         mtu: None,
         timeouts: timeouts(c, out),
         mac: c.text("MacAddress", out).and_then(text::mac),

@@ -9,8 +9,8 @@ use super::rules::{AclRules, AclSet, GroupRules, RuleSet};
 use crate::instance_types::InstanceType;
 use crate::matcher::prefixes::PrefixMap;
 use crate::model::{
-    ClassicInstance, Compat, Direction, Interface, Policy, Route, RouteTarget, Subnet, Timeouts,
-    Vpc,
+    ClassicInstance, Compat, Direction, FlowLimits, Interface, Policy, Route, RouteTarget, Subnet,
+    Timeouts, Vpc,
 };
 
 /// MTU of an interface that names none, bytes (SEMANTICS 12.3).
@@ -36,6 +36,8 @@ pub struct CompiledInterface {
     pub mtu: u16,
     /// Idle timeouts that differ from the default.
     pub timeouts: Timeouts,
+    /// How many flows may be tracked on it.
+    pub flows: FlowLimits,
     /// MAC address, if known.
     pub mac: Option<[u8; 6]>,
     /// Its groups, as the policy lists them.
@@ -100,6 +102,7 @@ impl CompiledInterface {
             source_dest_check: interface.source_dest_check,
             mtu: interface.mtu.or_else(|| largest_mtu(interface)).unwrap_or(DEFAULT_MTU),
             timeouts: interface.timeouts,
+            flows: interface.flows,
             mac: interface.mac,
             group_ids: interface.security_groups.clone(),
             compat,
@@ -125,6 +128,7 @@ impl CompiledInterface {
             source_dest_check: true,
             mtu: instance.mtu.unwrap_or(DEFAULT_MTU),
             timeouts: instance.timeouts,
+            flows: FlowLimits::default(),
             mac: instance.mac,
             group_ids: instance.security_groups.clone(),
             compat,

@@ -12,8 +12,9 @@ use sgwall_packet::protocol;
 use sgwall_rules::compile::{CompiledPolicy, Generation};
 use sgwall_rules::diagnostic::Origin;
 use sgwall_rules::model::{
-    AclAction, Direction, GroupRef, IcmpMatch, Interface, L4Match, NetworkAcl, NetworkAclEntry,
-    Peer, Policy, PortRange, PrefixList, SecurityGroup, SecurityGroupRule, Subnet, Timeouts, Vpc,
+    AclAction, Direction, FlowLimits, GroupRef, IcmpMatch, Interface, L4Match, NetworkAcl,
+    NetworkAclEntry, Peer, Policy, PortRange, PrefixList, SecurityGroup, SecurityGroupRule, Subnet,
+    Timeouts, Vpc,
 };
 use sgwall_rules::oracle::{self, Packet};
 
@@ -187,6 +188,7 @@ fn policy() -> impl Strategy<Value = Policy> {
                         _ => vec!["sg-0".into(), "sg-3".into()],
                     },
                     source_dest_check: true,
+                    flows: FlowLimits::default(),
                     mtu: None,
                     timeouts: Timeouts::default(),
                     mac: None,
@@ -373,6 +375,7 @@ fn large_lists_agree_with_the_walk() {
             public: vec![],
             security_groups: vec![],
             source_dest_check: true,
+            flows: FlowLimits::default(),
             mtu: None,
             timeouts: Timeouts::default(),
             mac: None,

@@ -6,12 +6,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde::Serialize;
-use sgwall_dataplane::{Attribution, Config, Event, FrameInput, Judge, Judgement, Pipeline};
+use sgwall_dataplane::{Attribution, Event, FrameInput, Judge, Judgement, Pipeline};
 use sgwall_netio::capture;
-use sgwall_netio::seed::random_seed;
 use sgwall_packet::{Direction, Duration, FiveTuple, LinkType, PacketSpec, Timestamp};
 
-use crate::cli::TrafficArgs;
+use crate::cli::{TableArgs, TrafficArgs};
 use crate::failure::Failure;
 use crate::found::{Fate, Found, is_last_word};
 use crate::policy::Loaded;
@@ -131,8 +130,7 @@ fn words(tuple: &FiveTuple) -> String {
 
 /// A judge under a policy.
 fn judge(policy: &Loaded, attribution: Attribution, args: &TrafficArgs) -> Judge {
-    let config = Config { max_flows: args.max_flows, hash_seed: random_seed() };
-    let pipeline = Pipeline::new(Arc::clone(&policy.compiled), config);
+    let pipeline = Pipeline::new(Arc::clone(&policy.compiled), args.table.config());
     Judge::new(pipeline, attribution).with_offload(args.offload)
 }
 
@@ -246,7 +244,8 @@ impl<'a> First<'a> {
     const APART: Duration = Duration::from_secs(1_000_000);
 
     fn new(policy: &'a Loaded) -> Self {
-        let args = TrafficArgs { max_flows: 64, ..TrafficArgs::default() };
+        let table = TableArgs { max_flows: 64, ..TableArgs::default() };
+        let args = TrafficArgs { table, ..TrafficArgs::default() };
         let judge = judge(policy, Attribution::default(), &args);
         First { policy, judge, now: Timestamp::default() }
     }

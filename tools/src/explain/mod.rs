@@ -50,7 +50,14 @@ pub(crate) fn run(args: &ExplainArgs) -> Result<(), Failure> {
     };
     let policy = Loaded::load(&args.policy, Generation(0))?;
     let attribution = attribution(&args.traffic, &policy.compiled)?;
-    let config = Config { max_flows: args.traffic.max_flows, hash_seed: random_seed() };
+    let table = args.traffic.table;
+    table
+        .check_reserves(policy.compiled.interfaces().iter().map(|of| (of.id.as_str(), of.flows)))?;
+    let config = Config {
+        max_flows: table.max_flows,
+        full_table: table.full_table.into(),
+        hash_seed: random_seed(),
+    };
     let pipeline = Pipeline::new(Arc::clone(&policy.compiled), config);
     let mut judge = Judge::new(pipeline, attribution).with_offload(args.traffic.offload);
     let explanation = match (args.frame, asked) {

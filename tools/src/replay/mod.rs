@@ -30,7 +30,7 @@ use sgwall_netio::capture::{self, Batch, CaptureError, Packet, Reader};
 use sgwall_netio::seed::random_seed;
 use sgwall_rules::compile::{CompiledPolicy, Generation};
 
-use crate::cli::{OnReload, ReplayArgs};
+use crate::cli::{OnReload, ReplayArgs, TableArgs};
 use crate::failure::Failure;
 use crate::policy;
 use crate::traffic::{attribution, attribution_after, frame_input};
@@ -142,6 +142,10 @@ pub(crate) fn run(args: &ReplayArgs) -> Result<(), Failure> {
     let policy = policy::compile(&policies, Generation(0))?;
     let attribution = attribution(&args.traffic, &policy)?;
     let changes = Changes::load(&args.at, &policy)?;
+    for policy in std::iter::once(&policy).chain(changes.given().iter().map(|of| &of.policy)) {
+        let interfaces = policy.interfaces().iter();
+        args.traffic.table.check_reserves(interfaces.map(|of| (of.id.as_str(), of.flows)))?;
+    }
     for change in changes.given() {
         attribution_after(&args.traffic, &change.policy)?;
     }
@@ -420,8 +424,13 @@ impl Drop for Opened {
 /// A judge whose flow table grows as it needs: most captures have few of the flows that they may
 /// have, and those are judged twice as fast in a table that fits into the processor's cache.
 fn new_judge(args: &ReplayArgs, policy: &Arc<CompiledPolicy>, attribution: Attribution) -> Judge {
-    let allowance = Arc::new(Allowance::new(args.traffic.max_flows, 1));
-    let config = Config { max_flows: ROOM.min(args.traffic.max_flows), hash_seed: random_seed() };
+    let TableArgs { max_flows, full_table } = args.traffic.table;
+    let allowance = Arc::new(Allowance::new(max_flows, 1));
+    let config = Config {
+        max_flows: ROOM.min(max_flows),
+        full_table: full_table.into(),
+        hash_seed: random_seed(),
+    };
     let names = Names::new(policy);
     let pipeline = Pipeline::sharing(Arc::clone(policy), names, config, allowance);
     Judge::new(pipeline, attribution).with_offload(args.traffic.offload)

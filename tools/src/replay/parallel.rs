@@ -30,7 +30,7 @@ use std::thread;
 use crossbeam::channel::{Receiver, Sender, bounded};
 use sgwall_dataplane::fragment::MAX_DATAGRAMS;
 use sgwall_dataplane::path_mtu::RateLimit;
-use sgwall_dataplane::{Emitted, Event, FrameInput, Judge, Judgement};
+use sgwall_dataplane::{Emitted, Event, FrameInput, Judge, Judgement, places_for_any};
 use sgwall_netio::capture::{Batch, CaptureError, Packet};
 use sgwall_netio::seed::random_seed;
 use sgwall_packet::{Direction, Headers, ParseError, Timestamp};
@@ -164,6 +164,8 @@ pub(super) fn judge<'a>(
     let parts: Vec<_> = parts.into_iter().map(Mutex::new).collect();
     let changed = replay.changes.given().iter().map(|change| &*change.policy);
     let policies = std::iter::once(&*replay.policy).chain(changed);
+    let max_flows = replay.args.traffic.table.max_flows;
+    let places = policies.clone().map(|policy| places_for_any(policy, max_flows)).min();
     let steering = Steering::new(workers, policies, random_seed());
     let orders = Orders {
         form: outlet.form,
@@ -183,7 +185,9 @@ pub(super) fn judge<'a>(
         let limits = vec![RateLimit::default(); replay.policy.interfaces().len()];
         let (under_way, spare) = (VecDeque::new(), Vec::new());
         let parts = &parts[..];
-        let mut team = Team { run, parts, channels, steering, under_way, spare, limits, names };
+        let places = places.unwrap_or(max_flows);
+        let mut team =
+            Team { run, parts, channels, steering, under_way, spare, places, limits, names };
         team.judge_all(outlet).map(|damage| (team.run, damage))
     });
     match judged {
@@ -209,6 +213,8 @@ struct Team<'a, 'p> {
     under_way: VecDeque<Arc<Task>>,
     /// Batches for use again.
     spare: Vec<Batch>,
+    /// Flows that may be tracked at once without any interface being short of places.
+    places: usize,
     /// By interface index: the router's answers.
     limits: Vec<RateLimit>,
     /// Judges nothing: it knows the rules that admitted flows by the numbers that all judges use.
@@ -339,7 +345,7 @@ impl Team<'_, '_> {
             // A packet opens a flow on each of two sides at most.
             findings.iter().map(|found| of(found) + 2).sum()
         };
-        if most(|found| found.flows) > self.run.replay.args.traffic.max_flows {
+        if most(|found| found.flows) > self.places {
             return Some("the flow table may be full");
         }
         if most(|found| found.datagrams) > MAX_DATAGRAMS {

@@ -5,9 +5,10 @@ use std::num::NonZeroU64;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
+use sgwall_live::top::{By, MAX_ROWS};
 use sgwall_sandbox::Mode;
 
-use crate::cli::{FlowLogArgs, OnReload};
+use crate::cli::{FlowLogArgs, OnReload, TableArgs};
 
 /// Where a firewall is asked, unless it says otherwise.
 pub(crate) const CONTROL: &str = "/run/sgwall.sock";
@@ -58,9 +59,8 @@ pub(crate) struct RunArgs {
     #[arg(long)]
     pub(crate) no_offload: bool,
 
-    /// Tracked flows at once; a flow beyond is refused
-    #[arg(long, value_name = "N", default_value_t = 1 << 20)]
-    pub(crate) max_flows: usize,
+    #[command(flatten)]
+    pub(crate) table: TableArgs,
 
     /// What becomes of tracked flows when the policy is replaced
     #[arg(long, value_name = "WHAT", default_value = "keep")]
@@ -180,6 +180,50 @@ pub(crate) enum FlowsCommand {
         #[arg(value_name = "FILTER", required = true)]
         filter: Vec<String>,
     },
+    /// Who has most of the tracked flows
+    Top {
+        /// What to count them by
+        #[arg(long, value_name = "WHAT", default_value = "remote")]
+        by: ByArg,
+
+        /// At most so many rows
+        #[arg(long = "limit", value_name = "N", default_value_t = 10)]
+        #[arg(value_parser = clap::value_parser!(u16).range(1..=MAX_ROWS as i64))]
+        rows: u16,
+    },
+}
+
+/// What flows are counted by, on the command line.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum ByArg {
+    /// The address at the other end, as seen from the interface
+    Remote,
+    /// The address that opened the flow
+    Src,
+    /// The address that it was opened to
+    Dst,
+    /// The port that it was opened to
+    Port,
+    /// The interface that tracks it
+    Interface,
+    /// Its protocol
+    Protocol,
+    /// Its state
+    State,
+}
+
+impl From<ByArg> for By {
+    fn from(arg: ByArg) -> Self {
+        match arg {
+            ByArg::Remote => By::Remote,
+            ByArg::Src => By::Src,
+            ByArg::Dst => By::Dst,
+            ByArg::Port => By::Port,
+            ByArg::Interface => By::Interface,
+            ByArg::Protocol => By::Protocol,
+            ByArg::State => By::State,
+        }
+    }
 }
 
 /// Arguments of `sgwall stats` and `sgwall reload`.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use sgwall_live::Engine;
-use sgwall_live::engine::Stats;
+use sgwall_live::engine::{InterfaceStats, Stats};
 use tiny_http::{Header, Method, Response, Server};
 
 use crate::failure::Failure;
@@ -116,6 +116,35 @@ pub(super) fn text(stats: &Stats) -> String {
         "Packets dropped because no further flow could be tracked.",
         &one(stats.flows_refused),
     );
+    let of_interfaces = |value: fn(&InterfaceStats) -> Option<u64>| -> Vec<_> {
+        let sample =
+            |of: &InterfaceStats| Some((labels(&[("interface", &of.interface)]), value(of)?));
+        stats.interfaces.iter().filter_map(sample).collect()
+    };
+    metric(
+        "conntrack_evicted_total",
+        "counter",
+        "Tracked flows that gave their place to others, by the interface that had them.",
+        &of_interfaces(|of| Some(of.evicted)),
+    );
+    metric(
+        "conntrack_interface_flows",
+        "gauge",
+        "Tracked flows of interfaces with limits.",
+        &of_interfaces(|of| of.flows),
+    );
+    metric(
+        "conntrack_interface_max_flows",
+        "gauge",
+        "Tracked flows that an interface may have (max_flows).",
+        &of_interfaces(|of| of.max_flows.map(u64::from)),
+    );
+    metric(
+        "conntrack_interface_reserved_flows",
+        "gauge",
+        "Tracked flows that are kept for an interface (reserved_flows).",
+        &of_interfaces(|of| of.reserved_flows.map(u64::from)),
+    );
     if let Some(skipped) = stats.flow_log_skipped {
         let help = "Packets that are in no record of the flow log.";
         metric("flow_log_skipped_packets_total", "counter", help, &one(skipped));
@@ -192,6 +221,15 @@ mod tests {
             max_flows: 10,
             flows_created: 5,
             flows_refused: 4,
+            flows_evicted: 2,
+            full_table: "evict-embryonic".into(),
+            interfaces: vec![InterfaceStats {
+                interface: "eni-1".into(),
+                flows: Some(3),
+                max_flows: Some(8),
+                reserved_flows: None,
+                evicted: 2,
+            }],
             flow_log_skipped: Some(6),
             reasons: vec![ReasonStats {
                 interface: Some("eni-1".into()),
@@ -238,6 +276,9 @@ mod tests {
         for sample in [
             "sgwall_conntrack_allowance_available 7",
             "sgwall_conntrack_allowance_exceeded_total 4",
+            "sgwall_conntrack_evicted_total{interface=\"eni-1\"} 2",
+            "sgwall_conntrack_interface_flows{interface=\"eni-1\"} 3",
+            "sgwall_conntrack_interface_max_flows{interface=\"eni-1\"} 8",
             "sgwall_flow_log_skipped_packets_total 6",
             "sgwall_packets_total{interface=\"eni-1\",verdict=\"drop\",stage=\"security-group\",reason=\"no-rule\"} 9",
             "sgwall_rule_packets_total{rule=\"sg-\\\"odd\\\\\\n/1\",direction=\"ingress\"} 8",

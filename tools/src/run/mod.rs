@@ -18,10 +18,9 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, SystemTime};
 
 use sd_notify::NotifyState;
-use sgwall_dataplane::Config;
 use sgwall_live::control::{Loader, Server};
+use sgwall_live::full::Watch;
 use sgwall_live::{Engine, OpenOptions, OpenPort, open};
-use sgwall_netio::seed::random_seed;
 use sgwall_netio::worker::{Ended, Workers};
 use sgwall_rules::model::{Policy, Port, PortKind, Vlans};
 use sgwall_sandbox::rights::{self, Account};
@@ -35,11 +34,11 @@ use flow_log::{FlowLogWriter, Opened};
 use metrics::Metrics;
 use notify::Notifier;
 
-use crate::cli::OnReload;
+use crate::cli::{OnReload, TableArgs};
 use crate::failure::Failure;
 use crate::policy;
 
-/// How often to look whether a policy file has changed.
+/// How often to look whether a policy file has changed, and whether flows find a place.
 const WATCH: Duration = Duration::from_secs(1);
 
 /// Runs the command.
@@ -50,8 +49,9 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
         return Err(Failure::Usage(message.into()));
     }
     let log_bytes = if args.flow_log.path.is_some() { flow_log::MAX_BYTES } else { 0 };
-    memory::check(args.max_flows, log_bytes)?;
+    memory::check(args.table.max_flows, log_bytes)?;
     let model = read_policy(&args.policy)?;
+    check_reserves(args.table, &model)?;
     let ports = ports(args, &model)?;
     let account = args.user.as_deref().map(Account::find).transpose().map_err(usage)?;
     let notifier = Notifier::new();
@@ -73,7 +73,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
         let _ = std::fs::remove_file(&args.control);
     })?;
 
-    let config = Config { max_flows: args.max_flows, hash_seed: random_seed() };
+    let config = args.table.config();
     let on_reload = match args.on_reload {
         OnReload::Keep => sgwall_live::OnReload::Keep,
         OnReload::Rejudge => sgwall_live::OnReload::Rejudge,
@@ -81,7 +81,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
     let (engine, workers) = Engine::start(opened, model, args.workers.into(), config, on_reload)
         .map_err(|e| Failure::Io(e.to_string()))?;
     let flow_log = log.map(|log| log.start(&args.flow_log, &engine)).transpose()?;
-    let loader = loader(args.policy.clone());
+    let loader = loader(args.policy.clone(), args.table);
     let control = serve(listener, args, &engine, &loader)?;
     let metrics = metrics.map(|metrics| metrics.serve(Arc::clone(&engine))).transpose()?;
 
@@ -252,8 +252,12 @@ fn read_policy(paths: &[PathBuf]) -> Result<Arc<Policy>, Failure> {
 }
 
 /// Reads and validates the policy again.
-fn loader(paths: Vec<PathBuf>) -> Arc<Loader> {
-    Arc::new(move || read_policy(&paths).map_err(|failure| plain(&failure)))
+fn loader(paths: Vec<PathBuf>, table: TableArgs) -> Arc<Loader> {
+    Arc::new(move || {
+        let model = read_policy(&paths);
+        let model = model.and_then(|model| check_reserves(table, &model).map(|()| model));
+        model.map_err(|failure| plain(&failure))
+    })
 }
 
 /// Without colours.
@@ -266,6 +270,10 @@ struct Running<'a> {
     engine: &'a Engine,
     loader: &'a Arc<Loader>,
     notifier: &'a Notifier,
+}
+
+fn check_reserves(table: TableArgs, model: &Policy) -> Result<(), Failure> {
+    table.check_reserves(model.interfaces.iter().map(|of| (of.id.as_str(), of.flows)))
 }
 
 /// Waits until the firewall is to end, or has.
@@ -287,6 +295,7 @@ fn wait(
     });
     let mut seen = args.watch.then(|| changed(&args.policy));
     let mut looked = std::time::Instant::now();
+    let (mut table, mut looked_at_table) = (Watch::default(), looked);
     loop {
         match received.recv_timeout(Duration::from_millis(100)) {
             Ok(SIGHUP) => running.reload(),
@@ -304,6 +313,12 @@ fn wait(
         }
         if workers.wait(Duration::ZERO) {
             break;
+        }
+        if looked_at_table.elapsed() >= WATCH {
+            looked_at_table = std::time::Instant::now();
+            if let Some(filled) = table.look(running.engine) {
+                warn!("{filled}");
+            }
         }
         if let Some(seen) = seen.as_mut().filter(|_| looked.elapsed() >= WATCH) {
             looked = std::time::Instant::now();

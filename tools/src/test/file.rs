@@ -11,15 +11,13 @@ use toml::Spanned;
 
 use super::claim::Claim;
 use super::expect::Expectation;
-use crate::cli::{OnReload, TrafficArgs, address_or_cidr};
+use crate::cli::{FullTableArg, OnReload, TableArgs, TrafficArgs, address_or_cidr};
 use crate::explain::Question;
 use crate::failure::Failure;
 use crate::replay::At;
 
 /// Files of a directory that are tests.
 pub(super) const ENDING: &str = ".test.toml";
-/// Tracked flows at once, as `replay` has it.
-const MAX_FLOWS: usize = 1 << 20;
 
 /// A file with tests.
 #[derive(Debug)]
@@ -83,6 +81,7 @@ struct RawFile {
     local: Option<OneOrMore>,
     offload: Option<bool>,
     max_flows: Option<usize>,
+    full_table: Option<RawFullTable>,
     on_reload: Option<RawOnReload>,
     #[serde(default)]
     test: Vec<Spanned<RawTest>>,
@@ -97,6 +96,7 @@ struct RawTest {
     local: Option<OneOrMore>,
     offload: Option<bool>,
     max_flows: Option<usize>,
+    full_table: Option<RawFullTable>,
     on_reload: Option<RawOnReload>,
     steps: Option<Vec<Spanned<String>>>,
     capture: Option<OneOrMore>,
@@ -116,6 +116,13 @@ enum OneOrMore {
 enum RawOnReload {
     Keep,
     Rejudge,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum RawFullTable {
+    DropNew,
+    EvictEmbryonic,
 }
 
 impl OneOrMore {
@@ -239,12 +246,20 @@ impl Reader<'_> {
                 Err(fault) => faults.push((line, format!("local = {text:?}: {fault}"))),
             }
         }
+        let usual = TableArgs::default();
+        let table = TableArgs {
+            max_flows: test.max_flows.or(file.max_flows).unwrap_or(usual.max_flows),
+            full_table: match test.full_table.or(file.full_table) {
+                Some(RawFullTable::EvictEmbryonic) => FullTableArg::EvictEmbryonic,
+                _ => usual.full_table,
+            },
+        };
         let traffic = TrafficArgs {
             interface: OneOrMore::list(test.interface.as_ref().or(file.interface.as_ref())),
             direction: None,
             local: nets,
             offload: test.offload.or(file.offload).unwrap_or(false),
-            max_flows: test.max_flows.or(file.max_flows).unwrap_or(MAX_FLOWS),
+            table,
         };
         let on_reload = match test.on_reload.or(file.on_reload) {
             Some(RawOnReload::Rejudge) => OnReload::Rejudge,

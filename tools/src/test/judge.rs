@@ -5,11 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sgwall_dataplane::{
-    Attribution, Config, Event, Explanation, FrameInput, Judge, Judgement, Pipeline,
-};
+use sgwall_dataplane::{Attribution, Event, Explanation, FrameInput, Judge, Judgement, Pipeline};
 use sgwall_netio::capture;
-use sgwall_netio::seed::random_seed;
 use sgwall_packet::{LinkType, Timestamp};
 use sgwall_rules::compile::Generation;
 
@@ -85,8 +82,10 @@ impl<'a> World<'a> {
     fn new(test: &'a Test) -> Result<Self, Failure> {
         let policy = Loaded::load(&test.policy, Generation(0))?;
         let usual = attribution(&test.traffic, &policy.compiled)?;
-        let config = Config { max_flows: test.traffic.max_flows, hash_seed: random_seed() };
-        let pipeline = Pipeline::new(Arc::clone(&policy.compiled), config);
+        let table = test.traffic.table;
+        let reserved = policy.model.interfaces.iter().map(|of| (&of.id[..], of.flows));
+        table.check_reserves(reserved)?;
+        let pipeline = Pipeline::new(Arc::clone(&policy.compiled), table.config());
         let judge = Judge::new(pipeline, usual.clone()).with_offload(test.traffic.offload);
         Ok(World { test, judge, policy, usual, generation: 0, numbers: Numbers::default() })
     }

@@ -14,6 +14,7 @@ mod exchanges;
 mod faults;
 mod faults_clients;
 mod faults_files;
+mod flood;
 mod flow_log;
 mod fragments;
 mod guide;

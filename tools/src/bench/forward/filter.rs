@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::sync::Arc;
 
-use sgwall_dataplane::Config;
+use sgwall_dataplane::{Config, FullTable};
 use sgwall_live::{Firewall, Port, Shared, Snapshot};
 use sgwall_netio::seed::random_seed;
 use sgwall_netio::worker::Handler;
@@ -32,7 +32,8 @@ pub(super) fn handlers(workers: usize) -> Result<Vec<Box<dyn Handler>>, Failure>
     };
     let ports = vec![port("client", None), port("server", Some("eni-server"))];
     let snapshot = Snapshot::new(Arc::new(model), Generation(1), &ports);
-    let config = Config { max_flows: 1 << 20, hash_seed: random_seed() };
+    let config =
+        Config { max_flows: 1 << 20, full_table: FullTable::DropNew, hash_seed: random_seed() };
     let shared = Arc::new(Shared::new(ports, snapshot, workers, config));
     let handler = |worker| Box::new(Firewall::new(Arc::clone(&shared), worker)) as Box<dyn Handler>;
     Ok((0..workers).map(handler).collect())
