@@ -4,7 +4,7 @@
 //! not need. So the limit holds exactly for all of them together, whichever worker the flows are on,
 //! workers meet at one counter once in many new flows, and what lies idle is a small part of all.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use crate::sync::atomic::{AtomicUsize, Ordering};
 
 /// Flows that a table takes at a time, at the most.
 const MAX_CHUNK: usize = 256;

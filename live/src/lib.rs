@@ -19,6 +19,7 @@ pub mod firewall;
 pub mod flow_log;
 pub mod open;
 pub mod shared;
+mod sync;
 pub mod topology;
 pub mod trace;
 
