@@ -63,13 +63,15 @@ fn ports() -> Vec<Port> {
     [Some("eni-a"), Some("eni-b"), None].iter().enumerate().map(port).collect()
 }
 
-fn snapshot(policy: &Arc<Policy>, generation: u32) -> Snapshot {
-    Snapshot::new(Arc::clone(policy), Generation(generation), &ports())
+/// The policy that takes over.
+fn next(shared: &Shared, policy: &Arc<Policy>) -> Snapshot {
+    shared.snapshot().next(Arc::clone(policy), Generation(2), &ports())
 }
 
 fn shared(workers: usize) -> Arc<Shared> {
+    let snapshot = Snapshot::new(Arc::clone(&OPEN), Generation(1), &ports());
     let config = Config { max_flows: 16, hash_seed: [1, 2, 3, 4] };
-    Arc::new(Shared::new(ports(), snapshot(&OPEN, 1), workers, config))
+    Arc::new(Shared::new(ports(), snapshot, workers, config))
 }
 
 /// A worker's batch from the network; where each frame went that passed.
@@ -110,7 +112,7 @@ fn a_packet_is_judged_by_one_policy_whole() {
             let shared = Arc::clone(&shared);
             thread::spawn(move || batch(&shared, 0, &PACKETS))
         });
-        shared.set_snapshot(snapshot(&TURNED, 2));
+        shared.set_snapshot(next(&shared, &TURNED));
         for worker in workers {
             assert_eq!(worker.join().unwrap(), [(0, 0), (2, 1)]);
         }
@@ -130,7 +132,7 @@ fn every_packet_of_a_batch_is_judged_once() {
             let shared = Arc::clone(&shared);
             thread::spawn(move || batch(&shared, 1, &PACKETS))
         };
-        let replaced = shared.replace(snapshot(&TURNED, 2), OnReload::Keep, NOW);
+        let replaced = shared.replace(next(&shared, &TURNED), OnReload::Keep, NOW);
         assert_eq!(replaced.not_admitted, 0);
         let mut sent = worker.join().unwrap();
         sent.sort_unstable();
@@ -157,7 +159,7 @@ fn no_flow_of_the_old_policy_is_opened_behind_a_reload() {
             let shared = Arc::clone(&shared);
             thread::spawn(move || batch(&shared, 0, &["tcp 203.0.113.1:5000 -> 10.0.1.10:80 S"]))
         };
-        let replaced = shared.replace(snapshot(&CLOSED, 2), OnReload::Rejudge, NOW);
+        let replaced = shared.replace(next(&shared, &CLOSED), OnReload::Rejudge, NOW);
         assert_eq!(flows(&shared), 0);
         let passed = worker.join().unwrap().len();
         assert_eq!(flows(&shared), 0);
@@ -181,7 +183,7 @@ fn a_policy_never_comes_back() {
                 })
             })
         };
-        shared.set_snapshot(snapshot(&CLOSED, 2));
+        shared.set_snapshot(next(&shared, &CLOSED));
         assert!(batch(&shared, 0, &["tcp 203.0.113.1:5002 -> 10.0.1.10:80 S"]).is_empty());
         let [first, second] = worker.join().unwrap();
         assert!(first >= second, "refused, then passed");
