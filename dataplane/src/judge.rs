@@ -26,10 +26,9 @@ use crate::clock::Clock;
 use crate::counters::Tally;
 use crate::names::Names;
 use crate::pipeline::{PacketContext, Pipeline, TrackedFlow};
-use crate::verdict::{DropReason, Outcome, PassReason, SkipReason, Verdict};
+use crate::verdict::{DropReason, Outcome, SkipReason, Verdict};
 
 pub use self::sight::Sight;
-use self::sight::What;
 
 /// One frame of a capture or a device.
 #[derive(Clone, Copy, Debug)]
@@ -276,38 +275,6 @@ impl Judge {
         let mut sight = Sight::NOTHING;
         self.look(&frame, &mut sight);
         self.judge_seen(frame, &sight, None, sink);
-    }
-
-    /// Judges a frame that was [looked at](Self::look) under the same policy, as [`Self::judge`]
-    /// does. `probe` is what [`Self::locate`] has found of its flow, if it was asked.
-    pub fn judge_seen(
-        &mut self,
-        frame: FrameInput<'_>,
-        sight: &Sight,
-        probe: Option<&Probe>,
-        sink: Sink<'_>,
-    ) {
-        self.advance(frame.time, sink);
-        let Sight { what, headers, route } = sight;
-        match what {
-            What::Ip if route.sides.is_empty() => {
-                self.skip(frame, Some(headers), None, SkipReason::NotOurs, sink);
-            }
-            What::Ip => {
-                self.judge_sides(frame, headers, route, probe, sink);
-                self.release(sink);
-            }
-            What::Arp => {
-                self.whole_frame(frame, None, Verdict::pass(PassReason::Arp), None, sink);
-            }
-            What::Other => {
-                self.whole_frame(frame, None, Verdict::drop(DropReason::NotIp), None, sink);
-            }
-            What::Unreadable(link, error) => self.unreadable(frame, *link, *error, sink),
-            What::UnknownLinkType => {
-                self.skip(frame, None, None, SkipReason::UnknownLinkType, sink);
-            }
-        }
     }
 
     /// Judges a frame whose headers and way are known, as they are to whoever received it on a

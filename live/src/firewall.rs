@@ -23,13 +23,15 @@ use sgwall_packet::{
 
 use crate::filter::Filter;
 use crate::flow_log::Recorder;
-use crate::shared::{Part, Shared, Snapshot};
+use crate::shared::{Part, Shared, Snapshot, WatchedSnapshot};
 use crate::topology::{Behind, side};
 
 /// The packet handler of one worker.
 #[derive(Debug)]
 pub struct Firewall {
     shared: Arc<Shared>,
+    /// The policy in force.
+    snapshot: WatchedSnapshot,
     worker: usize,
     /// Names frames, so that held ones can be told from the one in hand.
     token: u64,
@@ -70,6 +72,7 @@ impl Firewall {
     #[must_use]
     pub fn new(shared: Arc<Shared>, worker: usize) -> Self {
         Firewall {
+            snapshot: shared.watch_snapshot(),
             shared,
             worker,
             token: 0,
@@ -94,9 +97,9 @@ impl Handler for Firewall {
     }
 
     fn idle(&mut self, now: Timestamp, out: &mut Output) {
-        let snapshot = self.shared.snapshot();
+        let snapshot: &Snapshot = self.snapshot.load();
         for shard in (self.worker..self.shared.shards()).step_by(self.shared.workers()) {
-            let Some(mut part) = self.shared.lock(shard, &snapshot) else { continue };
+            let Some(mut part) = self.shared.lock(shard, snapshot) else { continue };
             let Part { judge, recorder } = &mut *part;
             if let Some(recorder) = recorder {
                 recorder.advance(now);
@@ -104,7 +107,7 @@ impl Handler for Firewall {
             let watching = self.shared.tracer.watching();
             let mut courier = Courier {
                 shared: &self.shared,
-                snapshot: &snapshot,
+                snapshot,
                 recorder: recorder.as_mut(),
                 watching: watching.as_deref(),
                 fragments: &mut self.fragments,
@@ -125,12 +128,13 @@ impl Firewall {
         frames: &mut Frames,
         out: &mut Output,
     ) -> bool {
-        let snapshot = self.shared.snapshot();
-        let sight = Sight { shared: &self.shared, snapshot: &snapshot, port, worker: self.worker };
+        let snapshot: &Snapshot = self.snapshot.load();
+        let sight = Sight { shared: &self.shared, snapshot, port, worker: self.worker };
+        let mut hop = None;
         self.work.clear();
         for (frame, headers) in self.headers.iter_mut().enumerate() {
             if !self.done[frame] {
-                self.work.push(sight.look(frames, frame, headers));
+                self.work.push(sight.look(frames, frame, headers, &mut hop));
             }
         }
         let watching = self.shared.tracer.watching();
@@ -139,14 +143,14 @@ impl Firewall {
             if of_shard.peek().is_none() {
                 continue;
             }
-            let Some(mut part) = self.shared.lock(shard, &snapshot) else { return false };
+            let Some(mut part) = self.shared.lock(shard, snapshot) else { return false };
             let Part { judge, recorder } = &mut *part;
             if let Some(recorder) = recorder {
                 recorder.advance(now);
             }
             let mut courier = Courier {
                 shared: &self.shared,
-                snapshot: &snapshot,
+                snapshot,
                 recorder: recorder.as_mut(),
                 watching: watching.as_deref(),
                 fragments: &mut self.fragments,
@@ -188,13 +192,26 @@ struct Sight<'a> {
     worker: usize,
 }
 
+/// What is known of packets behind the same link-layer header, whatever they are: most packets of
+/// a batch.
+struct Hop {
+    link: LinkInfo,
+    sides: Sides,
+}
+
 impl Sight<'_> {
     /// What a frame is and who judges it. It may complete the frame's checksum.
     #[inline]
-    fn look(&self, frames: &mut Frames, frame: usize, headers: &mut Headers) -> Work {
+    fn look(
+        &self,
+        frames: &mut Frames,
+        frame: usize,
+        headers: &mut Headers,
+        hop: &mut Option<Hop>,
+    ) -> Work {
         let bytes = frames.bytes(frame);
         let what = match parse_into(LinkType::Ethernet, bytes, bytes.len(), headers) {
-            Ok(Kind::Ip) => self.look_at_packet(frames, frame, headers),
+            Ok(Kind::Ip) => self.look_at_packet(frames, frame, headers, hop),
             Ok(Kind::Arp) => self.look_at_link(&headers.link).unwrap_or_else(|| {
                 let from = match self.snapshot.topology.behind(self.port) {
                     Behind::Instance(sender) => Some(sender),
@@ -245,12 +262,29 @@ impl Sight<'_> {
     }
 
     #[inline]
-    fn look_at_packet(&self, frames: &mut Frames, frame: usize, headers: &Headers) -> What {
+    fn look_at_packet(
+        &self,
+        frames: &mut Frames,
+        frame: usize,
+        headers: &Headers,
+        hop: &mut Option<Hop>,
+    ) -> What {
+        let is_neighbours = is_neighbour_message(headers);
+        let is_to_many = match headers.dst {
+            IpAddr::V4(v4) => v4.is_multicast() || v4.is_broadcast(),
+            IpAddr::V6(v6) => v6.is_multicast(),
+        };
+        if let Some(hop) = hop
+            && hop.link == headers.link
+            && !is_neighbours
+            && !is_to_many
+        {
+            return self.route(frames, frame, headers, hop.sides);
+        }
         if let Some(decided) = self.look_at_link(&headers.link) {
             return decided;
         }
         let Snapshot { policy, topology, .. } = self.snapshot;
-        let is_neighbours = is_neighbour_message(headers);
         let from = match topology.behind(self.port) {
             Behind::Instance(sender) => Some(sender),
             _ => None,
@@ -263,10 +297,6 @@ impl Sight<'_> {
                 return self.dropped(reason);
             }
         }
-        let is_to_many = match headers.dst {
-            IpAddr::V4(v4) => v4.is_multicast() || v4.is_broadcast(),
-            IpAddr::V6(v6) => v6.is_multicast(),
-        };
         if is_to_many && (is_neighbours || from.is_none()) {
             return What::ToMany { from };
         }
@@ -284,6 +314,14 @@ impl Sight<'_> {
                 return What::Decided { verdict: Verdict::drop(reason), side };
             }
         }
+        *hop = (!topology.needs_address(policy, learned, &headers.link, from.is_some()))
+            .then_some(Hop { link: headers.link, sides });
+        self.route(frames, frame, headers, sides)
+    }
+
+    /// An IP packet that `sides` judge.
+    #[inline]
+    fn route(&self, frames: &mut Frames, frame: usize, headers: &Headers, sides: Sides) -> What {
         let mut header = frames.header(frame);
         let segment = match header.segmentation {
             None => None,
@@ -293,7 +331,8 @@ impl Sight<'_> {
             },
         };
         // What may be cut into fragments must have its checksum: no device completes it then.
-        let may_be_cut = !headers.dont_fragment && headers.ip_len > policy.smallest_mtu().into();
+        let may_be_cut =
+            !headers.dont_fragment && headers.ip_len > self.snapshot.policy.smallest_mtu().into();
         if may_be_cut && segment.is_none() && header.checksum.is_some() {
             if complete_checksum(frames.bytes_mut(frame), &mut header).is_err() {
                 return self.dropped(DropReason::Malformed);

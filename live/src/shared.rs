@@ -24,7 +24,7 @@ use sgwall_rules::model::Policy;
 
 use crate::engine::OnReload;
 use crate::flow_log::Recorder;
-use crate::sync::{Mutex, MutexGuard, Slot};
+use crate::sync::{Mutex, MutexGuard, Slot, Watched};
 use crate::topology::{LearnedMacs, Port, Topology};
 use crate::trace::Tracer;
 
@@ -76,6 +76,9 @@ pub struct Replaced {
     pub ended: usize,
 }
 
+/// See [`Shared::watch_snapshot`].
+pub(crate) type WatchedSnapshot = Watched<Arc<Snapshot>>;
+
 /// What all workers of a firewall share.
 #[derive(Debug)]
 pub struct Shared {
@@ -84,7 +87,7 @@ pub struct Shared {
     /// Verdicts for whoever wants to see them.
     pub tracer: Tracer,
     pub(crate) learned: LearnedMacs,
-    snapshot: Slot<Arc<Snapshot>>,
+    snapshot: Arc<Slot<Arc<Snapshot>>>,
     shards: Box<[Shard]>,
     workers: usize,
     steering: RandomState,
@@ -128,7 +131,7 @@ impl Shared {
             tracer: Tracer::default(),
             shards: (0..shards).map(shard).collect(),
             workers,
-            snapshot: Slot::new(Arc::new(snapshot)),
+            snapshot: Arc::new(Slot::new(Arc::new(snapshot))),
             // Another seed than the tables': a shard must not be a part of their buckets.
             steering: RandomState::with_seeds(!a, !b, !c, !d),
             ports,
@@ -139,6 +142,12 @@ impl Shared {
     #[must_use]
     pub fn snapshot(&self) -> Arc<Snapshot> {
         self.snapshot.load_full()
+    }
+
+    /// The policy in force, for whoever asks again and again: while it stays the same, one look at a
+    /// pointer.
+    pub(crate) fn watch_snapshot(&self) -> WatchedSnapshot {
+        WatchedSnapshot::new(Arc::clone(&self.snapshot))
     }
 
     /// Puts another policy in force, from the next batch of each worker on.

@@ -10,10 +10,13 @@ pub(crate) use std::sync::{Mutex, MutexGuard, atomic};
 pub(crate) use loom::sync::{Mutex, MutexGuard, atomic};
 
 #[cfg(loom)]
-pub(crate) use self::model::{Queue, Slot};
+pub(crate) use self::model::{Queue, Slot, Watched};
 /// A value that is replaced as a whole.
 #[cfg(not(loom))]
 pub(crate) use arc_swap::ArcSwapAny as Slot;
+/// The value of a slot, for whoever asks again and again.
+#[cfg(not(loom))]
+pub(crate) type Watched<T> = arc_swap::Cache<std::sync::Arc<Slot<T>>, T>;
 /// A bounded queue of many writers and readers.
 #[cfg(not(loom))]
 pub(crate) use crossbeam::queue::ArrayQueue as Queue;
@@ -21,6 +24,7 @@ pub(crate) use crossbeam::queue::ArrayQueue as Queue;
 #[cfg(loom)]
 mod model {
     use std::collections::VecDeque;
+    use std::sync::Arc;
 
     use super::Mutex;
 
@@ -38,6 +42,24 @@ mod model {
 
         pub(crate) fn store(&self, value: T) {
             *self.0.lock().expect("no panic") = value;
+        }
+    }
+
+    #[derive(Debug)]
+    pub(crate) struct Watched<T> {
+        slot: Arc<Slot<T>>,
+        last: T,
+    }
+
+    impl<T: Clone> Watched<T> {
+        pub(crate) fn new(slot: Arc<Slot<T>>) -> Self {
+            let last = slot.load_full();
+            Watched { slot, last }
+        }
+
+        pub(crate) fn load(&mut self) -> &T {
+            self.last = self.slot.load_full();
+            &self.last
         }
     }
 

@@ -158,18 +158,30 @@ impl Topology {
         if is_group(mac) {
             return None;
         }
-        let is_its = |&(interface, port): &(usize, usize)| {
-            let interface = policy.interfaces().get(interface);
-            match interface.and_then(|interface| interface.mac) {
-                Some(own) => own == mac,
-                None => learned.is(port, mac),
-            }
-        };
         let owns = |&(interface, _): &(usize, usize)| {
             policy.interfaces().get(interface).is_some_and(|interface| interface.owns(&dst))
         };
-        let mut by_mac = self.served.iter().filter(|served| is_its(served));
+        let mut by_mac = self.served.iter().filter(|served| has_mac(policy, learned, served, mac));
         by_mac.clone().find(|served| owns(served)).or_else(|| by_mac.next()).map(|&(i, _)| i)
+    }
+
+    /// Whether the sides of a packet depend on its destination address, and not on its MAC addresses
+    /// alone. `is_from_instance`: an instance here sent it.
+    pub(crate) fn needs_address(
+        &self,
+        policy: &CompiledPolicy,
+        learned: &LearnedMacs,
+        link: &LinkInfo,
+        is_from_instance: bool,
+    ) -> bool {
+        let Some(mac) = link.mac.map(|macs| macs.dst()).filter(|mac| !is_group(*mac)) else {
+            return true;
+        };
+        match self.served.iter().filter(|served| has_mac(policy, learned, served, mac)).count() {
+            0 => !is_from_instance && self.served.len() != 1,
+            1 => false,
+            _ => true,
+        }
     }
 
     /// The interface that a frame from the network is for: by MAC address, else by address; where
@@ -217,6 +229,20 @@ impl Topology {
             }
             tells_all || interface.owns(&target) || !interface.source_dest_check
         })
+    }
+}
+
+/// Whether the instance of an interface has a MAC address: by the policy or, where that does not
+/// say, by what it was seen to send.
+fn has_mac(
+    policy: &CompiledPolicy,
+    learned: &LearnedMacs,
+    &(interface, port): &(usize, usize),
+    mac: Mac,
+) -> bool {
+    match policy.interfaces().get(interface).and_then(|interface| interface.mac) {
+        Some(own) => own == mac,
+        None => learned.is(port, mac),
     }
 }
 

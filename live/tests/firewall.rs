@@ -77,8 +77,12 @@ fn snapshot(text: &str, generation: u32) -> Snapshot {
 }
 
 fn world_of(workers: usize) -> World {
+    world_with(POLICY, workers)
+}
+
+fn world_with(policy: &str, workers: usize) -> World {
     let config = Config { max_flows: 1000, hash_seed: [1, 2, 3, 4] };
-    let shared = Arc::new(Shared::new(ports(), snapshot(POLICY, 0), workers, config));
+    let shared = Arc::new(Shared::new(ports(), snapshot(policy, 0), workers, config));
     World {
         firewall: Firewall::new(Arc::clone(&shared), 0),
         shared,
@@ -219,6 +223,37 @@ fn two_instances_are_judged_on_both_sides() {
     assert_eq!(world.goes_to(PORT_A, &routed), [NETWORK]);
     let back = frame((B, ROUTER), "udp 10.0.1.10:4001 -> 10.0.1.20:53");
     assert_eq!(world.goes_to(NETWORK, &back), [PORT_B]);
+}
+
+#[test]
+fn what_was_found_of_a_frame_is_not_taken_for_another() {
+    let links = [(A, ROUTER), (B, ROUTER), (BROADCAST, ROUTER), (ROUTER, A)];
+    let packets = [
+        "tcp 203.0.113.9:1000 -> 10.0.1.10:80 S",
+        "tcp 203.0.113.9:1000 -> 10.0.1.20:80 S",
+        "udp 10.0.1.20:53 -> 10.0.1.10:53",
+        "udp 10.0.1.10:53 -> 10.0.1.20:53",
+        "udp 203.0.113.9:53 -> 10.0.9.9:53",
+    ];
+    let frames: Vec<_> =
+        links.iter().flat_map(|link| packets.map(|packet| frame(*link, packet))).collect();
+    // Whose MAC address is whose is seen from what they send.
+    let policy = POLICY.replace("mac = ", "# mac = ");
+    let plain = |frame: &Vec<u8>| (frame.clone(), VnetHeader::default());
+    let mut passed = 0;
+    for port in [PORT_A, PORT_B, NETWORK] {
+        for first in &frames {
+            for second in &frames {
+                let mut apart = world_with(&policy, 1);
+                let mut sent = apart.batch(port, &[plain(first)]);
+                sent.extend(apart.batch(port, &[plain(second)]));
+                let mut together = world_with(&policy, 1);
+                assert_eq!(together.batch(port, &[plain(first), plain(second)]), sent);
+                passed += sent.len();
+            }
+        }
+    }
+    assert!(passed > 500, "{passed} frames went anywhere");
 }
 
 fn arp((dst, src): (Mac, Mac), operation: u8, sender: [u8; 4], target: [u8; 4]) -> Vec<u8> {

@@ -45,7 +45,7 @@ fn is_open(generation: u32, destination: &str, port: u16) -> bool {
 
 /// Every third policy lacks the second interface.
 fn has_b(generation: u32) -> bool {
-    generation % 3 != 0
+    !generation.is_multiple_of(3)
 }
 
 /// Nothing may leave unless it answers: so every flow is tracked, and answers show that it is.
@@ -221,9 +221,9 @@ impl Worker<'_> {
         self.sent += 1;
         let n = self.sent;
         // No two packets of a run are of one flow, and both workers have flows in every shard.
-        let protocol = if n % 3 == 0 { "tcp" } else { "udp" };
+        let protocol = if n.is_multiple_of(3) { "tcp" } else { "udp" };
         let host = (n / 50_000 * 2 + self.number as u32 + 1) as u8;
-        let destination = if n % 2 == 0 { "10.0.1.10" } else { "10.0.1.20" };
+        let destination = if n.is_multiple_of(2) { "10.0.1.10" } else { "10.0.1.20" };
         let host = host + (n % 16) as u8 * 8;
         (protocol, 1024 + (n % 50_000) as u16, host, destination, 80 + (n / 7 % 4) as u16)
     }
@@ -277,7 +277,7 @@ fn disturb<'scope>(scope: &'scope thread::Scope<'scope, '_>, world: &'scope Worl
             if !world.wait_for_frames(round * 20) {
                 return;
             }
-            let nanos = if round % 200 == 0 { 400_000_000_000 } else { 100_000_000 };
+            let nanos = if round.is_multiple_of(200) { 400_000_000_000 } else { 100_000_000 };
             world.time.fetch_add(nanos, Ordering::Relaxed);
         }
     });

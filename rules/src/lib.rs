@@ -25,5 +25,6 @@ pub mod matcher;
 pub mod model;
 pub mod native;
 pub mod oracle;
+pub mod region;
 pub mod text;
 mod validate;

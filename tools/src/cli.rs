@@ -33,6 +33,8 @@ pub(crate) enum Command {
     Explain(ExplainArgs),
     /// Check a policy: errors, warnings, stale references, path-MTU black holes
     Check(CheckArgs),
+    /// Run policy tests: packets and captures, and what must become of them
+    Test(TestArgs),
     /// Run the firewall between devices, until it is told to end
     Run(RunArgs),
     /// List the tracked flows of a running firewall, or end some
@@ -267,6 +269,58 @@ pub(crate) struct CheckArgs {
     pub(crate) json: bool,
 }
 
+/// Arguments of `sgwall test`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+A test file:
+  policy = \"web.toml\"
+
+  [[test]]
+  name = \"the office may log in, and nobody else\"
+  steps = [
+    \"tcp 203.0.113.9:50000 -> 10.0.1.10:22 S => pass allowed-tracked\",
+    \"tcp 198.51.100.7:50000 -> 10.0.1.10:22 S => drop no-rule\",
+    \"after reload of web-v2.toml\",
+    \"tcp 203.0.113.9:50000 -> 10.0.1.10:22 A => pass established by sg-web/ingress-2\",
+  ]
+
+  [[test]]
+  name = \"last Monday's traffic\"
+  capture = \"monday.pcap\"
+  expect = [
+    \"every packet to 10.0.1.10:443 passes\",
+    \"nothing from 198.51.100.0/24 passes\",
+    \"no more than 0.1% dropped\",
+  ]
+
+Exit status: 0 all passed; 1 a test failed; 2 a test file, a policy or the command line is wrong; 3 a \
+file could not be read or written, or a capture is damaged.")]
+pub(crate) struct TestArgs {
+    /// Test files, or directories whose files that end in .test.toml are meant
+    #[arg(value_name = "FILE|DIR", default_value = ".")]
+    pub(crate) paths: Vec<PathBuf>,
+
+    /// Run only the tests that have this text in their name
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) only: Option<String>,
+
+    /// Write the results as JUnit XML to this file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) junit: Option<PathBuf>,
+
+    /// Write the failures as SARIF to this file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) sarif: Option<PathBuf>,
+
+    /// Run them again whenever a test, a policy or a capture changes
+    #[arg(long)]
+    pub(crate) watch: bool,
+
+    /// Print a JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
 /// What becomes of tracked flows when the policy is replaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum OnReload {
@@ -295,7 +349,7 @@ impl From<DirectionArg> for Direction {
 }
 
 /// `10.0.0.1` is `10.0.0.1/32`.
-fn address_or_cidr(text: &str) -> Result<IpNet, String> {
+pub(crate) fn address_or_cidr(text: &str) -> Result<IpNet, String> {
     let parsed = match text.contains("/") {
         true => text.parse().ok(),
         false => text.parse().ok().map(|host: IpAddr| IpNet::from(host)),

@@ -12,7 +12,9 @@ mod failure;
 mod policy;
 mod replay;
 mod run;
+mod sarif;
 mod style;
+mod test;
 mod traffic;
 mod wrap;
 
@@ -34,6 +36,7 @@ fn main() -> ExitCode {
         Command::Replay(args) => replay::run(&args).map(|()| 0),
         Command::Run(args) => run::run(&args).map(|()| 0),
         Command::Stats(args) => ask::stats(&args).map(|()| 0),
+        Command::Test(args) => test::run(&args),
         Command::Trace(args) => ask::trace(&args).map(|()| 0),
     };
     match result {

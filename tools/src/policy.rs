@@ -13,6 +13,22 @@ use crate::failure::{Coloured, Failure};
 /// A policy file: its name for messages, and its bytes.
 pub(crate) type NamedBytes = (String, Vec<u8>);
 
+/// A policy as it was written, and made ready for packets.
+#[derive(Clone, Debug)]
+pub(crate) struct Loaded {
+    pub(crate) model: Arc<Policy>,
+    pub(crate) compiled: Arc<CompiledPolicy>,
+}
+
+impl Loaded {
+    /// Reads, validates and compiles; see [`load_model`].
+    pub(crate) fn load(paths: &[PathBuf], generation: Generation) -> Result<Self, Failure> {
+        let model = load_model(&read(paths)?)?;
+        let compiled = Arc::new(CompiledPolicy::compile(&model, generation));
+        Ok(Loaded { model, compiled })
+    }
+}
+
 /// Reads policy files; of a directory, its `.toml` and `.json` files in order of their names.
 pub(crate) fn read(paths: &[PathBuf]) -> Result<Vec<NamedBytes>, Failure> {
     let mut files = Vec::new();

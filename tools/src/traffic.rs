@@ -63,8 +63,25 @@ pub(crate) fn attribution(
     })
 }
 
+/// The same under a policy that takes over later. There, an interface that is gone judges nothing
+/// more.
+pub(crate) fn attribution_after(
+    args: &TrafficArgs,
+    policy: &CompiledPolicy,
+) -> Result<Attribution, Failure> {
+    if args.interface.is_empty() && !policy.interfaces().is_empty() {
+        return attribution(args, policy);
+    }
+    let only = args.interface.iter().filter_map(|id| policy.interface_by_id(id)).collect();
+    Ok(Attribution {
+        only: Some(only),
+        direction: args.direction.map(Into::into),
+        local: local_ranges(args),
+    })
+}
+
 /// What stands for the interface, as (first, last) address.
-pub(crate) fn local_ranges(args: &TrafficArgs) -> Vec<(IpAddr, IpAddr)> {
+fn local_ranges(args: &TrafficArgs) -> Vec<(IpAddr, IpAddr)> {
     args.local.iter().map(|net| (net.network(), net.broadcast())).collect()
 }
 

@@ -46,7 +46,9 @@ fn what_is_missing_is_named_with_the_mend() {
 
 #[test]
 fn values_out_of_range_are_refused() {
-    for args in [["--mtu", "1000"], ["--queues", "0"], ["--seconds", "0"], ["--pairs", "0"]] {
+    for args in
+        [["--mtu", "1000"], ["--queues", "0"], ["--seconds", "0"], ["--turn", "9"], ["--labs", "0"]]
+    {
         let output = sgwall().args(args).output().expect("sgwall runs");
         assert_eq!(output.status.code(), Some(2), "{args:?}");
         assert!(text(&output.stderr).contains(args[0]), "{args:?}");
@@ -60,7 +62,7 @@ fn a_measurement_has_every_figure_and_leaves_nothing_behind() {
     }
     for more in [&[][..], &["--no-offload", "--queues", "2", "--mtu", "1500"]] {
         let mut command = sgwall();
-        command.args(["--seconds", "1", "--pairs", "1", "--json"]).args(more);
+        command.args(["--seconds", "2", "--turn", "50", "--json"]).args(more);
         let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("started");
         let pid = child.id();
         let output = child.wait_with_output().expect("ended");
@@ -69,10 +71,16 @@ fn a_measurement_has_every_figure_and_leaves_nothing_behind() {
         let has_offload = more.is_empty();
         assert_eq!(report["offload"] != "none", has_offload, "{report}");
         let results = report["results"].as_array().expect("results");
-        assert_eq!(results.len(), 8);
-        for (n, result) in results.iter().enumerate() {
-            assert_eq!(result["handler"], ["null", "firewall"][n % 2]);
-            assert!(result["median"].as_f64().expect("a number") > 0.0, "{result}");
+        assert_eq!(results.len(), 4);
+        for result in results {
+            let handlers = result["handlers"].as_array().expect("handlers");
+            let names: Vec<_> = handlers.iter().map(|handler| &handler["name"]).collect();
+            assert_eq!(names, ["null", "firewall"]);
+            for handler in handlers {
+                assert!(handler["median"].as_f64().expect("a number") > 0.0, "{result}");
+            }
+            let ratio = |of: &str| result["ratio"][of].as_f64().expect("a number");
+            assert!(ratio("low") <= ratio("median") && ratio("median") <= ratio("high"));
         }
         assert_eq!(left_by(pid), [""; 0]);
     }
@@ -84,7 +92,7 @@ fn an_interrupt_ends_it_and_leaves_nothing_behind() {
         return;
     }
     let mut command = sgwall();
-    command.args(["--seconds", "60", "--pairs", "9"]);
+    command.args(["--seconds", "60", "--labs", "9"]);
     let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("started");
     let pid = child.id();
     let begin = Instant::now();

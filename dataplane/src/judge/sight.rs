@@ -4,22 +4,23 @@
 use sgwall_conntrack::Probe;
 use sgwall_packet::{Headers, Kind, LinkType, ParseError, parse_into};
 
-use super::{FrameInput, Judge, Route};
+use super::{FrameInput, Judge, Route, Sink};
 use crate::attribution::Sides;
+use crate::verdict::{DropReason, PassReason, SkipReason, Verdict};
 
 /// A frame that was looked at: what it is and which way it goes. Made to be used again, because
 /// headers that are moved cost more than reading them.
 #[derive(Clone, Copy, Debug)]
 pub struct Sight {
-    pub(super) what: What,
+    what: What,
     /// If it is an IP packet.
-    pub(super) headers: Headers,
-    pub(super) route: Route,
+    headers: Headers,
+    route: Route,
 }
 
 /// What a frame is.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum What {
+enum What {
     Ip,
     Arp,
     /// Something else that is no IP.
@@ -67,6 +68,69 @@ impl Judge {
         match sight.what {
             What::Ip => self.probe(&sight.headers, &sight.route),
             _ => Probe::NOTHING,
+        }
+    }
+
+    /// Judges a frame that was [looked at](Self::look) under the same policy, as [`Self::judge`]
+    /// does. `probe` is what [`Self::locate`] has found of its flow, if it was asked.
+    pub fn judge_seen(
+        &mut self,
+        frame: FrameInput<'_>,
+        sight: &Sight,
+        probe: Option<&Probe>,
+        sink: Sink<'_>,
+    ) {
+        self.advance(frame.time, sink);
+        self.judge_due(frame, sight, probe, sink);
+    }
+
+    /// As [`Self::judge_seen`], for whoever needs no event of a packet of a known flow that passes:
+    /// true for such a packet, of which nothing more is told.
+    #[inline]
+    pub fn judge_tersely(
+        &mut self,
+        frame: FrameInput<'_>,
+        sight: &Sight,
+        probe: &Probe,
+        sink: Sink<'_>,
+    ) -> bool {
+        self.advance(frame.time, sink);
+        let Sight { what, headers, route } = sight;
+        let now = self.clock.at(frame.time);
+        if matches!(what, What::Ip) && self.pass_known(now, headers, route, probe).is_some() {
+            return true;
+        }
+        self.judge_due(frame, sight, Some(probe), sink);
+        false
+    }
+
+    /// Judges a frame for which time has passed.
+    fn judge_due(
+        &mut self,
+        frame: FrameInput<'_>,
+        sight: &Sight,
+        probe: Option<&Probe>,
+        sink: Sink<'_>,
+    ) {
+        let Sight { what, headers, route } = sight;
+        match what {
+            What::Ip if route.sides.is_empty() => {
+                self.skip(frame, Some(headers), None, SkipReason::NotOurs, sink);
+            }
+            What::Ip => {
+                self.judge_sides(frame, headers, route, probe, sink);
+                self.release(sink);
+            }
+            What::Arp => {
+                self.whole_frame(frame, None, Verdict::pass(PassReason::Arp), None, sink);
+            }
+            What::Other => {
+                self.whole_frame(frame, None, Verdict::drop(DropReason::NotIp), None, sink);
+            }
+            What::Unreadable(link, error) => self.unreadable(frame, *link, *error, sink),
+            What::UnknownLinkType => {
+                self.skip(frame, None, None, SkipReason::UnknownLinkType, sink);
+            }
         }
     }
 }

@@ -4,6 +4,7 @@
 //! frame of a capture with all before it. [`question`] reads what was asked, [`text`] is the answer
 //! for people; for programs it is the dataplane's own explanation as JSON.
 
+mod numbers;
 mod question;
 mod text;
 
@@ -12,20 +13,21 @@ use std::path::Path;
 use std::sync::Arc;
 
 use serde::Serialize;
-use sgwall_dataplane::{Config, Explanation, FrameInput, Judge, Pipeline};
+use sgwall_dataplane::{Config, Explanation, FrameInput, Judge, Judgement, Pipeline};
 use sgwall_live::control::{Answer, Request};
 use sgwall_netio::capture;
 use sgwall_netio::seed::random_seed;
 use sgwall_packet::{Direction, LinkType, Timestamp};
-use sgwall_rules::compile::{CompiledPolicy, Generation};
-use sgwall_rules::model::Policy;
+use sgwall_rules::compile::Generation;
 
 use crate::ask;
 use crate::cli::ExplainArgs;
 use crate::failure::Failure;
-use crate::policy;
+use crate::policy::Loaded;
 use crate::traffic::{attribution, frame_input, known_interfaces};
-use question::Question;
+pub(crate) use numbers::Numbers;
+pub(crate) use question::Question;
+pub(crate) use text::write as write_explanation;
 
 /// The object that `--json` prints.
 #[derive(Serialize)]
@@ -34,12 +36,6 @@ struct Object<'a> {
     kind: &'static str,
     #[serde(flatten)]
     explanation: &'a Explanation,
-}
-
-/// A policy as it was written, and made ready for packets.
-struct Loaded {
-    model: Arc<Policy>,
-    compiled: Arc<CompiledPolicy>,
 }
 
 /// Runs the command.
@@ -52,9 +48,7 @@ pub(crate) fn run(args: &ExplainArgs) -> Result<(), Failure> {
         Some(_) => None,
         None => Some(questions(args)?),
     };
-    let model = policy::load_model(&policy::read(&args.policy)?)?;
-    let compiled = Arc::new(CompiledPolicy::compile(&model, Generation(0)));
-    let policy = Loaded { model, compiled };
+    let policy = Loaded::load(&args.policy, Generation(0))?;
     let attribution = attribution(&args.traffic, &policy.compiled)?;
     let config = Config { max_flows: args.traffic.max_flows, hash_seed: random_seed() };
     let pipeline = Pipeline::new(Arc::clone(&policy.compiled), config);
@@ -114,10 +108,11 @@ fn questions(args: &ExplainArgs) -> Result<Vec<Question>, Failure> {
 /// Judges all but the last of `asked`, and explains that one.
 fn by_hand(asked: &[Question], judge: &mut Judge, policy: &Loaded) -> Result<Explanation, Failure> {
     let attribution = judge.attribution().clone();
-    let mut now = Timestamp::default();
+    let (mut now, mut numbers) = (Timestamp::default(), Numbers::default());
     for (token, question) in (1..).zip(asked) {
         now = question.time.unwrap_or(now);
-        let data = question.bytes()?;
+        let fitting = numbers.fit(&question.packet);
+        let data = question.with(fitting.clone()).bytes()?;
         let frame = FrameInput {
             token,
             link: Some(LinkType::RawIp),
@@ -135,7 +130,14 @@ fn by_hand(asked: &[Question], judge: &mut Judge, policy: &Loaded) -> Result<Exp
             }
             return Ok(explanation);
         }
-        judge.judge(frame, &mut |_| {});
+        let mut passed = false;
+        judge.judge(frame, &mut |event| {
+            let is_pass = matches!(event.judgement, Judgement::Verdict(v) if v.is_pass());
+            passed |= is_pass && event.is_final && event.frame.token == token;
+        });
+        if passed {
+            numbers.note(&fitting);
+        }
     }
     Err(Failure::Usage("no packet given".into()))
 }

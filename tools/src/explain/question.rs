@@ -8,18 +8,18 @@ use crate::failure::Failure;
 
 /// What was asked.
 #[derive(Clone, Debug)]
-pub(super) struct Question {
+pub(crate) struct Question {
     /// The packet.
-    pub(super) packet: PacketSpec,
+    pub(crate) packet: PacketSpec,
     /// When it comes; `None`: with the one before.
-    pub(super) time: Option<Timestamp>,
+    pub(crate) time: Option<Timestamp>,
     /// Which way it goes; `None`: its addresses tell.
-    pub(super) direction: Option<Direction>,
+    pub(crate) direction: Option<Direction>,
 }
 
 impl Question {
     /// Reads the words of a packet; `what` names it in errors.
-    pub(super) fn read(args: &[String], what: &str) -> Result<Self, Failure> {
+    pub(crate) fn read(args: &[String], what: &str) -> Result<Self, Failure> {
         let mut direction = None;
         let mut time = None;
         let mut words = Vec::new();
@@ -45,8 +45,13 @@ impl Question {
         Ok(Question { packet, time, direction })
     }
 
+    /// The same of another packet.
+    pub(crate) fn with(&self, packet: PacketSpec) -> Self {
+        Question { packet, ..self.clone() }
+    }
+
     /// The bare IP packet.
-    pub(super) fn bytes(&self) -> Result<Vec<u8>, Failure> {
+    pub(crate) fn bytes(&self) -> Result<Vec<u8>, Failure> {
         const MOST: usize = 65_535;
         let data = self.packet.to_ip();
         let most = if self.packet.src.is_ipv6() { MOST + 40 } else { MOST };
@@ -62,7 +67,7 @@ impl Question {
 
     /// How this packet finds its interface, where others do by `usual`. A direction that was said
     /// holds against the addresses; they tell which interface is meant, if none was named.
-    pub(super) fn attribution(
+    pub(crate) fn attribution(
         &self,
         usual: &Attribution,
         policy: &CompiledPolicy,

@@ -28,7 +28,7 @@ const BOLD: Style = Style::new().bold();
 const DIM: Style = Style::new().dimmed();
 
 /// Writes the explanation; `all`: every rule that was considered.
-pub(super) fn write(out: &mut impl Write, explanation: &Explanation, all: bool) -> io::Result<()> {
+pub(crate) fn write(out: &mut impl Write, explanation: &Explanation, all: bool) -> io::Result<()> {
     let Explanation { packet, stages, decision, sides, compat, .. } = explanation;
     writeln!(out, "{BOLD}{}{BOLD:#}", packet.text)?;
     let time = packet.time.trim_end_matches('0').trim_end_matches('.');

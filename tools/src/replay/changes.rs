@@ -1,7 +1,7 @@
 //! `--at TIME=POLICY`: the policies that take over in the middle of a replay.
 
 use std::collections::VecDeque;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use sgwall_packet::{Duration, Timestamp};
@@ -42,6 +42,24 @@ impl At {
             )
         })?;
         Ok(At { when, time: time.to_owned(), path: path.into() })
+    }
+}
+
+impl At {
+    /// Its policy.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// With a path that is meant within a folder.
+    pub(crate) fn within(mut self, folder: &Path) -> Self {
+        self.path = folder.join(self.path);
+        self
+    }
+
+    /// When it takes over, if the first packet came at this time.
+    pub(crate) fn due(&self, first: Timestamp) -> Timestamp {
+        self.when.since(first)
     }
 }
 

@@ -32,12 +32,13 @@ use sgwall_rules::compile::{CompiledPolicy, Generation};
 use crate::cli::{OnReload, ReplayArgs};
 use crate::failure::Failure;
 use crate::policy;
-use crate::traffic::{attribution, frame_input, local_ranges};
+use crate::traffic::{attribution, attribution_after, frame_input};
 pub(crate) use changes::At;
 use changes::{Change, Changes};
 use flow_log::FlowLogFile;
 use outlet::{Outlet, SummaryPlace};
 use record::{Form, Reload};
+pub(crate) use record::{admitting_rule, rule as deciding_rule};
 use split::Split;
 use summary::{Ended, Summary};
 use sums::Sums;
@@ -140,7 +141,7 @@ pub(crate) fn run(args: &ReplayArgs) -> Result<(), Failure> {
     let attribution = attribution(&args.traffic, &policy)?;
     let changes = Changes::load(&args.at, &policy)?;
     for change in changes.given() {
-        attribution_after(args, &change.policy)?;
+        attribution_after(&args.traffic, &change.policy)?;
     }
     let output = match (args.json, args.packets) {
         (true, _) => Output::Json,
@@ -272,7 +273,7 @@ impl Run<'_> {
         parts: &mut [&mut Part],
         outlet: &mut Outlet<'_>,
     ) -> Result<(), Failure> {
-        let attribution = attribution_after(self.replay.args, &change.policy)?;
+        let attribution = attribution_after(&self.replay.args.traffic, &change.policy)?;
         self.summary.end_policy(parts.iter().map(|part| &part.judge));
         let places = self.summary.begin_policy(&change.policy);
         let mut reload = Reload { file: &change.name, live: 0, not_admitted: 0, ended: 0 };
@@ -326,9 +327,15 @@ impl Part {
     ) -> Result<(), Failure> {
         let Part { judge, sums, ahead } = self;
         let Some((sight, probe)) = ahead.get(seen) else { return Ok(()) };
-        deliver(judge, sums, frame, outlet, |judge, sink| {
-            judge.judge_seen(input, sight, Some(probe), sink);
-        })
+        let (only_counts, mut is_known) = (outlet.only_counts(), false);
+        deliver(judge, sums, frame, outlet, |judge, sink| match only_counts {
+            true => is_known = judge.judge_tersely(input, sight, probe, sink),
+            false => judge.judge_seen(input, sight, Some(probe), sink),
+        })?;
+        if is_known {
+            sums.add_passed(&input);
+        }
+        Ok(())
     }
 }
 
@@ -446,21 +453,6 @@ fn looks_like_capture(path: &Path) -> bool {
     let mut magic = [0; 4];
     let read = fs::File::open(path).and_then(|mut file| file.read_exact(&mut magic));
     read.is_ok() && capture::is_magic(magic)
-}
-
-/// The same under a policy that takes over later. There, an interface that is gone judges nothing
-/// more.
-fn attribution_after(args: &ReplayArgs, policy: &CompiledPolicy) -> Result<Attribution, Failure> {
-    let args = &args.traffic;
-    if args.interface.is_empty() && !policy.interfaces().is_empty() {
-        return attribution(args, policy);
-    }
-    let only = args.interface.iter().filter_map(|id| policy.interface_by_id(id)).collect();
-    Ok(Attribution {
-        only: Some(only),
-        direction: args.direction.map(Into::into),
-        local: local_ranges(args),
-    })
 }
 
 /// A bar on standard error for files that take a while; none where nobody watches.

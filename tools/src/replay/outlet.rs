@@ -66,6 +66,12 @@ impl<'a> Outlet<'a> {
         self.split.is_wanted() || self.flow_log.is_some()
     }
 
+    /// Whether all that is wanted of packets that pass is that they are counted.
+    #[inline]
+    pub(super) fn only_counts(&self) -> bool {
+        self.form.output == Output::Summary && !self.wants_events()
+    }
+
     /// Begins the replay again under its first policy: what comes before `frame` has gone out.
     pub(super) fn begin_anew(&mut self, frame: u64, policy: &Arc<CompiledPolicy>) {
         self.gone_out = Extent { frames: frame, ..self.come_to };

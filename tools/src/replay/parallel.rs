@@ -132,6 +132,13 @@ struct Orders {
     by_pairs: bool,
 }
 
+impl Orders {
+    /// Whether all that is wanted of packets that pass is that they are counted.
+    fn only_counts(self) -> bool {
+        self.form.output == Output::Summary && !self.keep
+    }
+}
+
 /// Why the workers stop.
 enum Stop {
     /// Something failed.
@@ -495,10 +502,21 @@ impl Part {
                 };
                 match is_mine {
                     true => {
-                        if let Some((sight, probe)) = ahead.get(seen) {
-                            judge.judge_seen(input, sight, Some(probe), &mut sink);
-                        }
+                        let looked = ahead.get(seen);
                         seen += 1;
+                        let is_known = match looked {
+                            None => false,
+                            Some((sight, probe)) if orders.only_counts() => {
+                                judge.judge_tersely(input, sight, probe, &mut sink)
+                            }
+                            Some((sight, probe)) => {
+                                judge.judge_seen(input, sight, Some(probe), &mut sink);
+                                false
+                            }
+                        };
+                        if is_known {
+                            sums.add_passed(&input);
+                        }
                     }
                     false => judge.advance(way.clock.now(), &mut sink),
                 }

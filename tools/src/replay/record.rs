@@ -195,7 +195,7 @@ pub(super) fn words(judgement: &Judgement) -> (&'static str, Stage, &'static str
 }
 
 /// The deciding rule: `sg-web/ingress-1`, `acl-1/100`, or `acl-1/*` for an ACL's final deny.
-pub(super) fn rule(event: &Event<'_>, policy: &CompiledPolicy) -> Option<String> {
+pub(crate) fn rule(event: &Event<'_>, policy: &CompiledPolicy) -> Option<String> {
     let Judgement::Verdict(verdict) = event.judgement else { return None };
     if let Some(id) = verdict.rule {
         return policy.rule(id).map(rule_name);
@@ -205,6 +205,11 @@ pub(super) fn rule(event: &Event<'_>, policy: &CompiledPolicy) -> Option<String>
         return Some(format!("{}/*", interface.acl_id()?));
     }
     None
+}
+
+/// The rule that admitted the tracked flow of the packet.
+pub(crate) fn admitting_rule(event: &Event<'_>) -> Option<String> {
+    event.admitted_by.map(rule_name)
 }
 
 /// `sg-web/ingress-1`.

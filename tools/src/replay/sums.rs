@@ -11,7 +11,7 @@ use std::net::IpAddr;
 
 use serde::Serialize;
 use sgwall_dataplane::{
-    DropReason, Emitted, Event, Judgement, Outcome, SkipReason, counters::Tally,
+    DropReason, Emitted, Event, FrameInput, Judgement, Outcome, SkipReason, counters::Tally,
 };
 use sgwall_netio::seed::random_seed;
 use sgwall_packet::{Direction, FiveTuple, Headers, Transport, protocol};
@@ -133,6 +133,13 @@ impl Sums {
     /// Says where the interfaces of the present policy stand among those of all policies.
     pub(super) fn set_places(&mut self, places: Vec<usize>) {
         self.places = places;
+    }
+
+    /// Adds a frame that passes, of which there is no event.
+    #[inline]
+    pub(super) fn add_passed(&mut self, frame: &FrameInput<'_>) {
+        self.frames.total.add(frame.wire_len);
+        self.frames.pass.add(frame.wire_len);
     }
 
     /// Adds an event that came with a frame.

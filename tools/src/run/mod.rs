@@ -247,7 +247,7 @@ fn reload(engine: &Engine, loader: &Arc<Loader>) {
 }
 
 /// When the files of a policy last changed.
-fn changed(paths: &[PathBuf]) -> Vec<(PathBuf, Option<SystemTime>, u64)> {
+pub(crate) fn changed(paths: &[PathBuf]) -> Vec<(PathBuf, Option<SystemTime>, u64)> {
     let mut files = Vec::new();
     for path in paths {
         let inside = std::fs::read_dir(path).into_iter().flatten().flatten().map(|e| e.path());

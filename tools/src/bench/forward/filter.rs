@@ -39,10 +39,11 @@ pub(super) fn handlers(workers: usize) -> Result<Vec<Box<dyn Handler>>, Failure>
 }
 
 /// The server is the instance. Its group names the client's address, so that its flows are tracked,
-/// among many rules that name others.
+/// among many rules that name others. It does so for both directions: of a connection that begins
+/// while somebody else has the turn, what follows must pass.
 fn policy() -> String {
     let mut group = String::new();
-    for n in 0..RULES - 3 {
+    for n in 0..RULES - 5 {
         let _ = writeln!(
             group,
             "  {{ protocol = \"tcp\", ports = \"{}-{}\", cidr = \"198.18.{n}.0/24\" }},",
@@ -85,7 +86,8 @@ fn groups(rules: &str) -> String {
     let (first, second) = lines.split_at(lines.len() / 2);
     format!(
         "[[security_group]]\nid = \"sg-1\"\ningress = [\n{}\n]\n[[security_group]]\nid = \
-         \"sg-2\"\ningress = [\n{}\n  {{ protocol = \"all\", cidr = \"{CLIENT}/32\" }},\n]\n",
+         \"sg-2\"\ningress = [\n{}\n  {{ protocol = \"all\", cidr = \"{CLIENT}/32\" }},\n]\negress = \
+         [{{ protocol = \"all\", cidr = \"{CLIENT}/32\" }}]\n",
         first.join("\n"),
         second.join("\n")
     )

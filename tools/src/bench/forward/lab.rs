@@ -8,7 +8,6 @@ use sgwall_netio::device::{Device, Features};
 use sgwall_netio::netns::{NetnsError, Scratch};
 use sgwall_netio::worker::{Handler, Plan, PortStats, Workers};
 
-use super::Contender;
 use crate::bench::args::ForwardArgs;
 use crate::failure::Failure;
 
@@ -29,17 +28,21 @@ pub(super) struct Lab {
 }
 
 impl Lab {
-    pub(super) fn new(args: &ForwardArgs, contender: &Contender) -> Result<Self, Failure> {
+    /// Two hosts, and a worker for each handler between them.
+    pub(super) fn new(
+        args: &ForwardArgs,
+        clock: Clock,
+        handlers: Vec<Box<dyn Handler>>,
+    ) -> Result<Self, Failure> {
         let (client, client_tap) = host("client", CLIENT, args)?;
         let (server, server_tap) = host("server", SERVER, args)?;
         let granted = client_tap.granted;
-        let handlers = (contender.make)(args.queues.into())?;
         let queues = client_tap.queues.into_iter().zip(server_tap.queues);
         let plans = queues.zip(handlers).map(|((a, b), handler)| {
             let devices: Vec<Box<dyn Device>> = vec![Box::new(a), Box::new(b)];
             Plan { devices, handler }
         });
-        let workers = Workers::spawn(Clock::new(), plans.collect())
+        let workers = Workers::spawn(clock, plans.collect())
             .map_err(|error| Failure::Io(error.to_string()))?;
         Ok(Lab { workers, client, server, granted })
     }

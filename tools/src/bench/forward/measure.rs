@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use clap::ValueEnum;
 use sgwall_netio::netns::NetnsError;
 
 use super::lab::{Lab, SERVER};
@@ -21,13 +22,16 @@ const CONNECTORS: usize = 4;
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Something to be measured.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Measure {
-    /// Bytes of one TCP connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Measure {
+    /// Bytes in frames of one TCP connection.
+    #[value(name = "tcp-1")]
     OneStream,
-    /// Bytes of four TCP connections.
+    /// Bytes in frames of four TCP connections.
+    #[value(name = "tcp-4")]
     FourStreams,
-    /// Datagrams that arrive of one sender that sends the shortest as fast as it can.
+    /// Frames of one sender that sends the shortest datagrams as fast as it can.
+    #[value(name = "udp-64")]
     Datagrams,
     /// TCP connections opened, used for nothing and closed, one after the other in four threads.
     Connections,
@@ -40,35 +44,26 @@ impl Measure {
     /// What it is called, and the unit of its values.
     pub(super) const fn words(self) -> (&'static str, &'static str, &'static str) {
         match self {
-            Measure::OneStream => ("tcp_1", "TCP, 1 stream", "Gbit/s"),
-            Measure::FourStreams => ("tcp_4", "TCP, 4 streams", "Gbit/s"),
-            Measure::Datagrams => ("udp_64", "UDP, 64-byte frames", "k/s"),
+            Measure::OneStream => ("tcp-1", "TCP, 1 stream", "Gbit/s"),
+            Measure::FourStreams => ("tcp-4", "TCP, 4 streams", "Gbit/s"),
+            Measure::Datagrams => ("udp-64", "UDP, 64-byte frames", "k/s"),
             Measure::Connections => ("connections", "new connections", "k/s"),
         }
     }
 
-    /// Takes one measurement; what it yields after an interruption means nothing.
+    /// Has clients do for so many seconds what is measured; workers count what crosses.
     pub(super) fn take(
         self,
         lab: &Lab,
         seconds: u16,
         interrupted: &AtomicBool,
-    ) -> Result<f64, Failure> {
-        let seconds_text = seconds.to_string();
-        let tcp = |streams| {
-            let args = ["-t", &seconds_text, "-P", streams];
-            let bits = iperf3(lab, &args, interrupted)?;
-            Ok(number(&bits, "/end/sum_received/bits_per_second")? / 1e9)
-        };
+    ) -> Result<(), Failure> {
+        let time = seconds.to_string();
         match self {
-            Measure::OneStream => tcp("1"),
-            Measure::FourStreams => tcp("4"),
+            Measure::OneStream => iperf3(lab, &["-t", &time], interrupted),
+            Measure::FourStreams => iperf3(lab, &["-t", &time, "-P", "4"], interrupted),
             Measure::Datagrams => {
-                let args = ["-t", &seconds_text, "-u", "-b", "0", "-l", SMALL];
-                let answer = iperf3(lab, &args, interrupted)?;
-                let sent = number(&answer, "/end/sum/packets")?;
-                let lost = number(&answer, "/end/sum/lost_packets")?;
-                Ok((sent - lost) / number(&answer, "/end/sum/seconds")? / 1e3)
+                iperf3(lab, &["-t", &time, "-u", "-b", "0", "-l", SMALL], interrupted)
             }
             Measure::Connections => connections(lab, seconds, interrupted),
         }
@@ -97,12 +92,8 @@ impl Drop for Killed {
     }
 }
 
-/// Runs a server and a client, and answers with the client's report.
-fn iperf3(
-    lab: &Lab,
-    args: &[&str],
-    interrupted: &AtomicBool,
-) -> Result<serde_json::Value, Failure> {
+/// Runs a server and a client to its end.
+fn iperf3(lab: &Lab, args: &[&str], interrupted: &AtomicBool) -> Result<(), Failure> {
     let failed = |what: &str| Failure::Io(format!("iperf3: {what}"));
     let started = |error: std::io::Error| Failure::Io(format!("cannot run iperf3: {error}"));
     let mut server = lab.server.command("iperf3");
@@ -124,7 +115,7 @@ fn iperf3(
         });
         while !reader.is_finished() {
             if interrupted.load(Ordering::Relaxed) {
-                return Ok(serde_json::Value::Null);
+                return Ok(());
             }
             thread::sleep(Duration::from_millis(20));
         }
@@ -135,7 +126,7 @@ fn iperf3(
         let answer: serde_json::Value =
             serde_json::from_str(&text).map_err(|_| failed("it answered with no JSON"))?;
         match answer.pointer("/error").and_then(|error| error.as_str()) {
-            None => return Ok(answer),
+            None => return Ok(()),
             // The server may not listen yet.
             Some(error) if error.contains("onnect") && begin.elapsed() < PATIENCE => {
                 thread::sleep(Duration::from_millis(50));
@@ -145,18 +136,9 @@ fn iperf3(
     }
 }
 
-/// A number of a report; zero of the nothing that an interruption leaves.
-fn number(answer: &serde_json::Value, pointer: &str) -> Result<f64, Failure> {
-    if answer.is_null() {
-        return Ok(0.0);
-    }
-    let found = answer.pointer(pointer).and_then(serde_json::Value::as_f64);
-    found.ok_or_else(|| Failure::Io(format!("iperf3: its report lacks {pointer}")))
-}
-
-/// Thousands of connections a second: opened by the client, closed by the server, then by the
+/// Connections one after the other in some threads: opened by the client, closed by the server, then by the
 /// client, so that no client port stays reserved.
-fn connections(lab: &Lab, seconds: u16, interrupted: &AtomicBool) -> Result<f64, Failure> {
+fn connections(lab: &Lab, seconds: u16, interrupted: &AtomicBool) -> Result<(), Failure> {
     let entered = |error: NetnsError| Failure::Io(error.to_string());
     let failed = |error: std::io::Error| Failure::Io(format!("new connections: {error}"));
     let bind = || TcpListener::bind((SERVER, 0));
@@ -172,32 +154,29 @@ fn connections(lab: &Lab, seconds: u16, interrupted: &AtomicBool) -> Result<f64,
                 }
             }
         });
-        let begin = Instant::now();
-        let end = begin + Duration::from_secs(seconds.into());
+        let end = Instant::now() + Duration::from_secs(seconds.into());
         let connectors: Vec<_> = (0..CONNECTORS)
             .map(|_| {
                 let work = move || connect_until(address, end, interrupted);
                 scope.spawn(move || lab.client.inside(work))
             })
             .collect();
-        let mut count = 0;
         let mut problem = None;
         for connector in connectors {
             match connector.join() {
-                Ok(Ok(Ok(made))) => count += made,
+                Ok(Ok(Ok(()))) => {}
                 Ok(Ok(Err(error))) => problem = Some(failed(error)),
                 Ok(Err(error)) => problem = Some(entered(error)),
                 Err(_) => problem = Some(Failure::Io("a connecting thread panicked".to_owned())),
             }
         }
-        let took = begin.elapsed().as_secs_f64();
         stop.store(true, Ordering::Relaxed);
         // The acceptor looks after one more connection.
         let last = lab.server.inside(|| TcpStream::connect(address)).map_err(entered)?;
         last.map_err(failed)?;
         match problem {
             Some(problem) => Err(problem),
-            None => Ok(f64::from(count) / took / 1e3),
+            None => Ok(()),
         }
     })
 }
@@ -207,13 +186,11 @@ fn connect_until(
     address: SocketAddr,
     end: Instant,
     interrupted: &AtomicBool,
-) -> std::io::Result<u32> {
-    let mut made = 0;
+) -> std::io::Result<()> {
     while Instant::now() < end && !interrupted.load(Ordering::Relaxed) {
         let mut stream = TcpStream::connect(address)?;
         // Until the server has closed.
         stream.read_to_end(&mut Vec::new())?;
-        made += 1;
     }
-    Ok(made)
+    Ok(())
 }
