@@ -13,10 +13,11 @@
 //! what nobody has; it is the smaller number only after a reload that keeps more than is free: then
 //! reserves too wait until flows end.
 
-use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use crate::Scope;
+use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
 use crate::table::Full;
 
 /// Flows that a table takes at a time, at the most.

@@ -26,6 +26,7 @@ mod entry;
 mod index;
 mod mark;
 mod store;
+mod sync;
 mod table;
 mod tcp;
 mod timeouts;

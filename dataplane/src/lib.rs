@@ -36,6 +36,7 @@ pub mod names;
 pub mod neighbour;
 pub mod path_mtu;
 pub mod pipeline;
+mod sync;
 pub mod verdict;
 
 pub use attribution::{Attribution, Side, Sides};

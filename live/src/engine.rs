@@ -24,7 +24,7 @@ use crate::filter::Filter;
 use crate::firewall::Firewall;
 use crate::flow_log::{Merger, recorders};
 use crate::open::OpenPort;
-use crate::shared::{Shared, Snapshot};
+use crate::shared::{Replaced, Shared, Snapshot};
 
 /// What becomes of tracked flows when the policy is replaced.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -278,19 +278,9 @@ impl Engine {
         };
         let (interfaces_added, interfaces_removed) =
             changes(interfaces(&before.policy), interfaces(&after.policy));
-        self.shared.set_snapshot(after);
         self.generation.store(generation, Ordering::Relaxed);
-        let now = self.now();
-        let (mut flows, mut not_admitted, mut ended) = (0, 0, 0);
-        self.shared.with_flows(|judge, places, snapshot| {
-            for flow in judge.pipeline().flows(places.clone(), now) {
-                flows += 1;
-                not_admitted += usize::from(!flow.is_admitted(&snapshot.policy));
-            }
-            if self.on_reload == OnReload::Rejudge {
-                ended += judge.end_flows(places, now, |flow| !flow.is_admitted(&snapshot.policy));
-            }
-        });
+        let Replaced { flows, not_admitted, ended } =
+            self.shared.replace(after, self.on_reload, self.now());
         ReloadReport {
             generation,
             rules_added,

@@ -155,7 +155,8 @@ impl Filter {
     }
 
     /// Whether a verdict is meant; its interface is not looked at.
-    pub(crate) fn passes_record(&self, record: &Record) -> bool {
+    #[must_use]
+    pub fn passes_record(&self, record: &Record) -> bool {
         let word = if record.verdict.is_pass() { "pass" } else { "drop" };
         let tuple = match &record.tuple {
             Some(tuple) => self.passes(tuple),

@@ -23,6 +23,7 @@ pub mod flow_log;
 pub mod full;
 pub mod open;
 pub mod shared;
+mod sync;
 pub mod top;
 pub mod topology;
 pub mod trace;

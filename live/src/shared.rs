@@ -15,16 +15,18 @@
 use std::convert::Infallible;
 use std::net::IpAddr;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 
 use ahash::RandomState;
-use arc_swap::{ArcSwap, Cache};
 use sgwall_conntrack::Allowance;
-use sgwall_dataplane::{Attribution, Config, Judge, Names, Pipeline};
+use sgwall_dataplane::{Attribution, Config, Judge, Names, Pipeline, TrackedFlow};
+use sgwall_packet::Timestamp;
 use sgwall_rules::compile::{CompiledPolicy, Generation};
 use sgwall_rules::model::Policy;
 
+use crate::engine::OnReload;
 use crate::flow_log::Recorder;
+use crate::sync::{Mutex, MutexGuard, Slot, Watched};
 use crate::topology::{LearnedMacs, Port, Topology};
 use crate::trace::Tracer;
 
@@ -65,8 +67,19 @@ impl Snapshot {
     }
 }
 
+/// What became of tracked flows as a policy took over.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Replaced {
+    /// Those alive.
+    pub flows: usize,
+    /// Those that the new rules would not admit if they began now.
+    pub not_admitted: usize,
+    /// Those that ended for it.
+    pub ended: usize,
+}
+
 /// See [`Shared::watch_snapshot`].
-pub(crate) type WatchedSnapshot = Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>;
+pub(crate) type WatchedSnapshot = Watched<Arc<Snapshot>>;
 
 /// What all workers of a firewall share.
 #[derive(Debug)]
@@ -76,7 +89,7 @@ pub struct Shared {
     /// Verdicts for whoever wants to see them.
     pub tracer: Tracer,
     pub(crate) learned: LearnedMacs,
-    snapshot: Arc<ArcSwap<Snapshot>>,
+    snapshot: Arc<Slot<Arc<Snapshot>>>,
     shards: Box<[Shard]>,
     workers: usize,
     steering: RandomState,
@@ -120,7 +133,7 @@ impl Shared {
             tracer: Tracer::default(),
             shards: (0..shards).map(shard).collect(),
             workers,
-            snapshot: Arc::new(ArcSwap::from_pointee(snapshot)),
+            snapshot: Arc::new(Slot::new(Arc::new(snapshot))),
             // Another seed than the tables': a shard must not be a part of their buckets.
             steering: RandomState::with_seeds(!a, !b, !c, !d),
             ports,
@@ -136,12 +149,33 @@ impl Shared {
     /// The policy in force, for whoever asks again and again: while it stays the same, one look at a
     /// pointer.
     pub(crate) fn watch_snapshot(&self) -> WatchedSnapshot {
-        Cache::new(Arc::clone(&self.snapshot))
+        WatchedSnapshot::new(Arc::clone(&self.snapshot))
     }
 
     /// Puts another policy in force, from the next batch of each worker on.
     pub fn set_snapshot(&self, snapshot: Snapshot) {
         self.snapshot.store(Arc::new(snapshot));
+    }
+
+    /// [`Self::set_snapshot`], then looks at all flows under the policy in force: what becomes of those
+    /// that it would not admit. No flow that an older policy admits is opened after that.
+    ///
+    /// # Panics
+    /// As [`with_shards`](Self::with_shards).
+    pub fn replace(&self, snapshot: Snapshot, on_reload: OnReload, now: Timestamp) -> Replaced {
+        self.set_snapshot(snapshot);
+        let mut replaced = Replaced::default();
+        self.with_flows(|judge, places, snapshot| {
+            for flow in judge.pipeline().flows(places.clone(), now) {
+                replaced.flows += 1;
+                replaced.not_admitted += usize::from(!flow.is_admitted(&snapshot.policy));
+            }
+            if on_reload == OnReload::Rejudge {
+                let is_admitted = |flow: &TrackedFlow<'_>| flow.is_admitted(&snapshot.policy);
+                replaced.ended += judge.end_flows(places, now, |flow| !is_admitted(flow));
+            }
+        });
+        replaced
     }
 
     /// How many workers there are.

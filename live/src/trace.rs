@@ -5,15 +5,14 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use arc_swap::ArcSwapOption;
-use crossbeam::queue::ArrayQueue;
 use sgwall_dataplane::{Event, Judgement, Verdict};
 use sgwall_packet::{Direction, FiveTuple, IcmpInfo, Timestamp, Transport};
 use sgwall_rules::compile::Generation;
 
 use crate::filter::Filter;
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::sync::{Queue, Slot};
 
 /// Records that wait to be read; more are lost, and counted.
 const QUEUE: usize = 4096;
@@ -41,8 +40,8 @@ pub struct Record {
 #[derive(Debug)]
 pub struct Tracer {
     is_on: AtomicBool,
-    filter: ArcSwapOption<Filter>,
-    queue: ArrayQueue<Record>,
+    filter: Slot<Option<Arc<Filter>>>,
+    queue: Queue<Record>,
     lost: AtomicU64,
 }
 
@@ -50,8 +49,8 @@ impl Default for Tracer {
     fn default() -> Self {
         Tracer {
             is_on: AtomicBool::new(false),
-            filter: ArcSwapOption::empty(),
-            queue: ArrayQueue::new(QUEUE),
+            filter: Slot::new(None),
+            queue: Queue::new(QUEUE),
             lost: AtomicU64::new(0),
         }
     }
@@ -75,7 +74,13 @@ impl Tracer {
     /// The next record, if there is one.
     #[must_use]
     pub fn next(&self) -> Option<Record> {
-        self.queue.pop()
+        loop {
+            let record = self.queue.pop()?;
+            // A worker may have gone on for a batch by the filter of an earlier reader.
+            if self.filter.load_full().is_some_and(|filter| filter.passes_record(&record)) {
+                return Some(record);
+            }
+        }
     }
 
     /// Records lost since last asked, because nobody read them in time.

@@ -474,6 +474,23 @@ fn lengths_of_zero_reach_as_far_as_the_bytes() {
     let mut v6 = spec("tcp [2001:db8::1]:1 -> [2001:db8::2]:2 A len=100").to_ip();
     v6[4..6].fill(0);
     assert_eq!(parse_ip(&v6, v6.len()).unwrap().ip_len as usize, v6.len());
+
+    // A jumbogram says how long it is, and is longer than a payload length can say.
+    let jumbogram = |claimed: u32, payload: usize| {
+        let mut packet = v6[..40].to_vec();
+        packet[6] = 0;
+        packet.extend([17, 0, 0xc2, 4]);
+        packet.extend(claimed.to_be_bytes());
+        packet.extend([0, 1, 0, 2, 0, 0, 0, 0]);
+        packet.resize(48 + payload, 0);
+        parse_ip(&packet, packet.len()).map(|headers| headers.ip_len)
+    };
+    assert_eq!(jumbogram(65_536, 65_600), Ok(40 + 65_536));
+    for (claimed, payload) in [(0, 100), (65_535, 65_600), (65_536, 65_527)] {
+        let error = jumbogram(claimed, payload).unwrap_err().to_string();
+        let expected = format!("IPv6 extension header at byte 40: jumbo length is {claimed}");
+        assert_eq!(error, expected);
+    }
 }
 
 #[test]

@@ -77,6 +77,7 @@ fn what_cannot_be_measured_is_refused() {
         (&["pipeline", "--length", "63"][..], "64 to 9018, or imix"),
         (&["pipeline", "--flows", "10000000", "--length", "1518"], "more than 4 GiB"),
         (&["table", "--seconds", "0"], "0.01 to 86400 seconds"),
+        (&["soak", "--seconds", "9"], "not in 10..="),
         (&["classifier", "--interface", "eni-1"], "--policy"),
     ] {
         let run = sgwall(&[&["bench"], args].concat());

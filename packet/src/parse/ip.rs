@@ -170,7 +170,8 @@ fn ipv6(
             HOP_BY_HOP if payload_len == 0 => {
                 let options = bytes.slice(Layer::Ipv6Extension, offset, header_len)?;
                 if let Some(jumbo) = jumbo_length(&options[2..]) {
-                    if jumbo as usize > bytes.left(start) {
+                    // One that a payload length could say is an error (RFC 2675, section 3).
+                    if jumbo <= 65_535 || jumbo as usize > bytes.left(start) {
                         return Err(bad_field(Layer::Ipv6Extension, offset, "jumbo length", jumbo));
                     }
                     bytes = bytes.ending_at(start + jumbo as usize);

@@ -26,6 +26,9 @@ Exit status: 0 measured; 2 the command line or the policy is wrong; 3 a file cou
 pub(crate) enum BenchCommand {
     /// How fast frames cross from one TAP interface to another (needs root and iperf3)
     Forward(ForwardArgs),
+    /// Whether the live firewall loses or lets through what it must not, when all goes on at once
+    /// (needs root)
+    Soak(SoakArgs),
     /// How long a packet takes from frame to verdict, in memory
     Pipeline(PipelineArgs),
     /// How long it takes to find the rule for a packet
@@ -255,6 +258,51 @@ pub(crate) struct ForwardArgs {
     /// How often to begin anew, with new namespaces and interfaces
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) labs: u16,
+
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Arguments of `sgwall bench soak`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Makes network namespaces for an instance and its network, with `sgwall run` between them. Clients talk \
+through it over IPv4 and IPv6: long and short TCP transfers, UDP, datagrams in fragments, ICMP echo, \
+GRE; every byte is compared. Meanwhile others try what must be refused, policies are replaced every 3 s \
+(flows that the new one would not admit end), flows are ended every 5 s, and every 2 s floods come: \
+SYNs and datagrams of spoofed senders, half of which the policy lets in. A line every 5 s goes to \
+standard error.
+
+Found wanting is: anything that came through where nothing may; a TCP transfer that fails; bytes that \
+differ; more datagrams lost than queues of the kernel, before and behind the firewall, have dropped \
+frames; frames read that are not all passed or dropped, or passed and neither written nor counted; \
+memory that grows beyond --growth from a tenth of the time on; descriptors or threads that stay.
+
+Touches nothing else on the machine, and deletes what it made, also when it is interrupted.
+
+Exit status: 0 all is well; 1 found wanting, or the firewall failed; 2 the command line is wrong; \
+3 root or a device is missing, or it was interrupted.")]
+pub(crate) struct SoakArgs {
+    /// How long
+    #[arg(long, value_name = "S", default_value_t = 60, value_parser = clap::value_parser!(u32).range(10..))]
+    pub(crate) seconds: u32,
+
+    /// At most so many frames through the firewall, about
+    #[arg(long, value_name = "N", default_value_t = 1_000_000_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) packets: u64,
+
+    /// Queues of each device, and workers
+    #[arg(short = 'w', long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub(crate) workers: u16,
+
+    /// Packets of a burst of the flood
+    #[arg(long, value_name = "N", default_value_t = 4000, value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
+    pub(crate) flood: u32,
+
+    /// The most that the firewall's memory may grow, MiB
+    #[arg(long, value_name = "MIB", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) growth: u32,
 
     /// Print one JSON object
     #[arg(long)]

@@ -1,11 +1,12 @@
 //! `sgwall bench`: what this machine can do. [`forward`] measures devices and all; the others, work
-//! in memory, by many short runs.
+//! in memory, by many short runs. [`soak`] finds out what the live firewall stands.
 
 mod args;
 mod classifier;
 mod forward;
 mod pipeline;
 mod runs;
+mod soak;
 mod table;
 
 pub(crate) use args::BenchCommand;
@@ -18,6 +19,7 @@ pub(crate) fn run(command: &BenchCommand) -> Result<(), Failure> {
         BenchCommand::Forward(args) => forward::run(args),
         BenchCommand::Pipeline(args) => pipeline::run(args),
         BenchCommand::Classifier(args) => classifier::run(args),
+        BenchCommand::Soak(args) => soak::run(args),
         BenchCommand::Table(args) => table::run(args),
     }
 }
