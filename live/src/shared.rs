@@ -100,6 +100,9 @@ const PLACES: usize = 1024;
 /// Shards for each worker, where there are several workers.
 const SHARDS_PER_WORKER: usize = 8;
 
+/// What a worker says that ends because of another's panic: the other one's is the cause.
+pub const FAILED_ELSEWHERE: &str = "another thread failed with this part of the flow table in hand";
+
 /// A part of all flows, on cache lines of its own.
 #[derive(Debug)]
 #[repr(align(128))]
@@ -215,7 +218,7 @@ impl Shared {
     pub(crate) fn lock(&self, shard: usize, snapshot: &Snapshot) -> Option<MutexGuard<'_, Part>> {
         let mut part = match self.shards[shard].0.lock() {
             Ok(part) => part,
-            Err(_) => panic!("another thread failed with this part of the flow table in hand"),
+            Err(_) => panic!("{FAILED_ELSEWHERE}"),
         };
         let (has, wanted) =
             (part.judge.pipeline().policy().generation(), snapshot.policy.generation());

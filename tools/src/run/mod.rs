@@ -20,6 +20,7 @@ use std::time::{Duration, SystemTime};
 use sd_notify::NotifyState;
 use sgwall_live::control::{Loader, Server};
 use sgwall_live::full::Watch;
+use sgwall_live::shared::FAILED_ELSEWHERE;
 use sgwall_live::{Engine, OpenOptions, OpenPort, open};
 use sgwall_netio::worker::{Ended, Workers};
 use sgwall_rules::model::{Policy, Port, PortKind, Vlans};
@@ -373,7 +374,9 @@ fn end(ended: Vec<Ended<sgwall_live::Firewall>>) -> Result<(), Failure> {
             failed.push(format!("worker {worker}: {failure}"));
         }
     }
-    match failed.first() {
+    // The cause, and not another worker that met what it left behind.
+    let cause = failed.iter().find(|failure| !failure.contains(FAILED_ELSEWHERE));
+    match cause.or(failed.first()) {
         None => Ok(()),
         Some(first) => {
             Err(Failure::Live(format!("the firewall failed, and nothing passes: {first}")))
