@@ -105,6 +105,31 @@ const FLAGS: [(char, TcpFlags); 6] = [
 ];
 
 impl PacketSpec {
+    /// The packet that begins a flow of protocol `number` between two addresses of one family: a SYN, an
+    /// echo request. Ports are 0.
+    #[must_use]
+    pub const fn first(number: u8, src: IpAddr, dst: IpAddr) -> Self {
+        PacketSpec {
+            protocol: number,
+            src,
+            dst,
+            ports: (0, 0),
+            flags: if number == protocol::TCP { TcpFlags::SYN } else { TcpFlags(0) },
+            seq: 0,
+            ack: 0,
+            window: 65_535,
+            window_scale: None,
+            icmp: if number == protocol::ICMPV6 { (128, 0) } else { (8, 0) },
+            id: 0,
+            mtu: 0,
+            quote: None,
+            len: 0,
+            dont_fragment: false,
+            hop_limit: 64,
+            fragment: None,
+        }
+    }
+
     /// The bare IP packet, with right checksums.
     #[must_use]
     pub fn to_ip(&self) -> Vec<u8> {
@@ -192,39 +217,18 @@ impl FromStr for PacketSpec {
         if src.is_ipv4() != dst.is_ipv4() {
             return Err(SpecError(format!("\"{dst}\" is of another family than {src}")));
         }
-        let mut spec = PacketSpec {
-            protocol: proto,
-            src,
-            dst,
-            ports: (src_port, dst_port),
-            flags: TcpFlags::default(),
-            seq: 0,
-            ack: 0,
-            window: 65_535,
-            window_scale: None,
-            icmp: if proto == protocol::ICMPV6 { (128, 0) } else { (8, 0) },
-            id: 0,
-            mtu: 0,
-            quote: None,
-            len: 0,
-            dont_fragment: false,
-            hop_limit: 64,
-            fragment: None,
-        };
-        let mut flags = None;
+        let mut spec =
+            PacketSpec { ports: (src_port, dst_port), ..PacketSpec::first(proto, src, dst) };
         for word in words {
             match word.split_once('=') {
                 Some((key, value)) => spec.extra(key, value)?,
                 None if word == "df" => spec.dont_fragment = true,
-                None if proto == protocol::TCP => flags = Some(tcp_flags(word)?),
+                None if proto == protocol::TCP => spec.flags = tcp_flags(word)?,
                 None if matches!(proto, protocol::ICMP | protocol::ICMPV6) => {
                     spec.icmp = message(proto, word)?;
                 }
                 None => return Err(SpecError(format!("{word:?} means nothing here"))),
             }
-        }
-        if proto == protocol::TCP {
-            spec.flags = flags.unwrap_or(TcpFlags::SYN);
         }
         Ok(spec)
     }

@@ -14,12 +14,14 @@
 //! Nor does it open files: bytes and a name come in.
 
 pub mod aws;
+pub mod compare;
 pub mod compile;
 pub mod diagnostic;
 pub mod edit;
 pub mod explain;
 pub mod instance_types;
 pub mod limits;
+pub mod lint;
 pub mod load;
 pub mod matcher;
 pub mod model;

@@ -11,6 +11,8 @@ mod ports;
 
 use std::collections::{HashMap, HashSet};
 
+pub(crate) use groups::group_weight;
+
 use crate::diagnostic::{Diagnostic, Origin, Severity, SourceKind};
 use crate::model::{NetworkAcl, Peering, Policy, PrefixList, SecurityGroup, Subnet, Vpc};
 

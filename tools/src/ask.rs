@@ -49,6 +49,26 @@ pub(crate) fn one(path: &Path, request: &Request) -> Result<Answer, Failure> {
     }
 }
 
+/// Asks for many things, and hands over each answer.
+pub(crate) fn all(
+    path: &Path,
+    request: &Request,
+    each: &mut dyn FnMut(Answer),
+) -> Result<(), Failure> {
+    let mut client = Client::ask(path, request).map_err(|e| unreachable_at(path, &e))?;
+    loop {
+        match client.next_answer() {
+            Ok(Some(Answer::Error { message })) => return Err(Failure::Usage(message)),
+            Ok(Some(Answer::Done { .. })) => return Ok(()),
+            Ok(Some(answer)) => each(answer),
+            Ok(None) => {
+                return Err(Failure::Io(format!("{}: the firewall has hung up", path.display())));
+            }
+            Err(error) => return Err(Failure::Io(format!("{}: {error}", path.display()))),
+        }
+    }
+}
+
 /// Prints the answers to a request, at most `count` verdicts.
 fn answers(control: &ControlArgs, request: &Request, count: Option<u64>) -> Result<(), Failure> {
     let path = &control.control;

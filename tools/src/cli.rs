@@ -20,6 +20,9 @@ Exit status: 0 done; 1 a running firewall failed, or warnings (check --strict); 
 the policy is wrong; 3 a file could not be read or \
 written, or a capture is damaged.")]
 pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) color: colorchoice_clap::Color,
+
     #[command(subcommand)]
     pub(crate) command: Command,
 }
@@ -31,8 +34,10 @@ pub(crate) enum Command {
     Replay(ReplayArgs),
     /// Explain what becomes of one packet: every stage, every rule considered, and what is missing
     Explain(ExplainArgs),
-    /// Check a policy: errors, warnings, stale references, path-MTU black holes
+    /// Check a policy: errors, what is probably not meant, path-MTU black holes
     Check(CheckArgs),
+    /// Compare two policies: as sets of traffic, and by what real traffic would meet
+    Diff(DiffArgs),
     /// Run policy tests: packets and captures, and what must become of them
     Test(TestArgs),
     /// Run the firewall between devices, until it is told to end
@@ -43,8 +48,22 @@ pub(crate) enum Command {
     Stats(AskArgs),
     /// Have a running firewall read its policy again
     Reload(AskArgs),
+    /// Look at a running firewall: rates, reasons, flows, senders, rules
+    Top(TopArgs),
     /// Watch the verdicts of a running firewall
     Trace(TraceArgs),
+    /// Print the completions of a shell
+    Completions {
+        /// The shell
+        #[arg(value_enum)]
+        shell: clap_complete::Shell,
+    },
+    /// Write the manual pages, one for each command
+    Man {
+        /// The directory that they go to
+        #[arg(value_name = "DIR")]
+        dir: PathBuf,
+    },
     /// Measure this machine
     #[command(subcommand)]
     Bench(BenchCommand),
@@ -112,12 +131,17 @@ pub(crate) struct ReplayArgs {
     #[arg(long, value_name = "FILE")]
     pub(crate) emitted: Option<PathBuf>,
 
+    /// Write a page to look at in a browser: traffic over time, reasons, rules, flows. It is one file
+    /// and needs no network
+    #[arg(long, value_name = "FILE")]
+    pub(crate) report: Option<PathBuf>,
+
     #[command(flatten)]
     pub(crate) flow_log: FlowLogArgs,
 }
 
 /// Whose traffic it is.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub(crate) struct TrafficArgs {
     /// Judge on this network interface only (repeatable). Default: all of the policy
     #[arg(short, long, value_name = "ENI")]
@@ -252,6 +276,7 @@ pub(crate) struct ExplainArgs {
 Examples:
   sgwall check policy.toml
   sgwall check dump/ --strict --json
+  sgwall replay web.pcap -p policy.toml --json >hits.json; sgwall check policy.toml --hits hits.json
 
 Exit status: 0 no errors; 1 warnings, with --strict; 2 errors, or the command line is wrong; 3 a file \
 could not be read.")]
@@ -260,9 +285,116 @@ pub(crate) struct CheckArgs {
     #[arg(value_name = "POLICY", required = true)]
     pub(crate) policy: Vec<PathBuf>,
 
+    /// How often rules decided, as `sgwall replay --json` or `sgwall stats --json` printed it: rules
+    /// that never did are told of
+    #[arg(long, value_name = "FILE")]
+    pub(crate) hits: Option<PathBuf>,
+
+    /// Write every finding as SARIF to this file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) sarif: Option<PathBuf>,
+
     /// End with status 1 if there are warnings
     #[arg(long)]
     pub(crate) strict: bool,
+
+    /// Print a JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Arguments of `sgwall top`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Keys: 1 to 5 or Tab choose a list; Up, Down, PgUp, PgDn scroll; Space pauses; q quits. Flows and senders \
+are of sampled verdicts, at most 2,000 a second, and only while they are shown.
+
+Exit status: 0 ended by a key; 2 the command line is wrong, or there is no terminal; 3 no firewall answers.")]
+pub(crate) struct TopArgs {
+    /// The control socket of the firewall
+    #[arg(long, value_name = "SOCKET", default_value = CONTROL)]
+    pub(crate) control: PathBuf,
+
+    /// Seconds between two looks, from 0.2
+    #[arg(long, value_name = "S", default_value_t = 1.0, value_parser = look_interval)]
+    pub(crate) interval: f64,
+
+    /// The list that is shown first
+    #[arg(long, value_name = "LIST", value_enum, default_value_t = ListArg::Interfaces)]
+    pub(crate) list: ListArg,
+
+    /// Print one screen as text after one interval, and end
+    #[arg(long)]
+    pub(crate) once: bool,
+}
+
+/// A list of `sgwall top`.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum ListArg {
+    /// Rates by interface
+    Interfaces,
+    /// Verdicts by reason
+    Reasons,
+    /// Flows with most packets
+    Flows,
+    /// Senders with most packets
+    Senders,
+    /// Rules by hits
+    Rules,
+}
+
+fn look_interval(text: &str) -> Result<f64, String> {
+    let seconds = text.parse().ok().filter(|seconds| (0.2..=3600.0).contains(seconds));
+    seconds.ok_or_else(|| "expected seconds, 0.2 to 3600".to_owned())
+}
+
+/// Arguments of `sgwall diff`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  sgwall diff old.toml new.toml
+  sgwall diff old/ new/ --capture monday.pcap
+  sgwall diff dump/ plan.json --flow-log vpc-flow-log.txt --json
+  sgwall diff /etc/sgwall/policy.toml new.toml --live
+
+Exit status: 0 compared; 1 with --exit-code, something differs; 2 a policy, a flow log or the command \
+line is wrong; 3 a file could not be read, a capture is damaged, or no firewall answers.")]
+pub(crate) struct DiffArgs {
+    /// The policy before: a file, or a directory of them
+    #[arg(value_name = "OLD")]
+    pub(crate) old: PathBuf,
+
+    /// The policy after
+    #[arg(value_name = "NEW")]
+    pub(crate) new: PathBuf,
+
+    /// Captures whose packets both policies judge (repeatable)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) capture: Vec<PathBuf>,
+
+    /// Flow logs in the format of Amazon VPC, whose flows both policies judge as if they began anew
+    /// (repeatable)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) flow_log: Vec<PathBuf>,
+
+    /// Ask a running firewall for its tracked flows, and which of them the new policy would not admit
+    #[arg(long)]
+    pub(crate) live: bool,
+
+    /// The control socket of that firewall
+    #[arg(long, value_name = "SOCKET", default_value = CONTROL)]
+    pub(crate) control: PathBuf,
+
+    #[command(flatten)]
+    pub(crate) traffic: TrafficArgs,
+
+    /// End with status 1 if anything differs
+    #[arg(long)]
+    pub(crate) exit_code: bool,
+
+    /// List everything, not only the first rows
+    #[arg(long)]
+    pub(crate) all: bool,
 
     /// Print a JSON object
     #[arg(long)]

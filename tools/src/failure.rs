@@ -86,7 +86,7 @@ impl fmt::Display for Coloured<'_> {
     }
 }
 
-fn severity_style(severity: Severity) -> Style {
+pub(crate) fn severity_style(severity: Severity) -> Style {
     let colour = match severity {
         Severity::Error => AnsiColor::Red,
         Severity::Warning => AnsiColor::Yellow,

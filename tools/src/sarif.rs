@@ -15,9 +15,7 @@ pub(crate) struct Rule {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Level {
     Error,
-    #[allow(dead_code)] // Until `check` writes SARIF, too.
     Warning,
-    #[allow(dead_code)]
     Note,
 }
 

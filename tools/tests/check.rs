@@ -44,6 +44,58 @@ security_groups = ["sg-1"]
     file
 }
 
+#[test]
+fn what_is_probably_not_meant_is_told_in_every_form() {
+    let policy = policy("", "", r#"{ protocol = "tcp", ports = 22, cidr = "0.0.0.0/0" }"#);
+    let path = policy.path().to_str().unwrap();
+    let sarif = tempfile::NamedTempFile::new().unwrap();
+    let run = sgwall(&["check", path, "--sarif", sarif.path().to_str().unwrap()]);
+    assert_eq!(run.status, 0, "{}", run.stderr);
+    assert!(run.stdout.contains("warning open-admin-port  sg-1/ingress-1"), "{}", run.stdout);
+    assert_eq!(sgwall(&["check", path, "--strict"]).status, 1);
+    let report = json(path);
+    let lint = &report["lints"][0];
+    assert_eq!((&lint["code"], &lint["severity"]), (&"open-admin-port".into(), &"warning".into()));
+    assert!(lint["why"].as_str().unwrap().contains("open to every address"), "{lint}");
+    let log: Value = serde_json::from_str(&std::fs::read_to_string(sarif.path()).unwrap()).unwrap();
+    let results = log["runs"][0]["results"].as_array().unwrap();
+    let admin = results.iter().find(|r| r["ruleId"] == "open-admin-port").unwrap();
+    let place = &admin["locations"][0]["physicalLocation"];
+    assert_eq!(place["artifactLocation"]["uri"], path);
+    assert!(place["region"]["startLine"].as_u64().unwrap() > 10, "{place}");
+    // Every code that is used is declared.
+    let rules = log["runs"][0]["tool"]["driver"]["rules"].as_array().unwrap();
+    for result in results {
+        assert!(rules.iter().any(|rule| rule["id"] == result["ruleId"]), "{result}");
+    }
+}
+
+#[test]
+fn rules_that_decided_nothing_are_told_of_with_hits() {
+    let hits = tempfile::NamedTempFile::new().unwrap();
+    let run = sgwall(&["replay", "--json"]);
+    std::fs::write(hits.path(), run.stdout).unwrap();
+    let hits_path = hits.path().to_str().unwrap();
+    let run = sgwall(&["check", "tools/example/policy.toml", "--hits", hits_path, "--json"]);
+    let report: Value = serde_json::from_str(&run.stdout).unwrap();
+    let unused = report["lints"].as_array().unwrap().iter().filter(|l| l["code"] == "rule-unused");
+    let unused: Vec<_> = unused.map(|lint| lint["message"].as_str().unwrap()).collect();
+    // The ACL's entries that let things through decide nothing: the groups do.
+    let acl = ["ingress all from 0.0.0.0/0", "egress all to 0.0.0.0/0"];
+    assert_eq!(unused, acl.map(|text| format!("{text} decided no packet")));
+
+    for (text, status, expected) in
+        [("{}", 2, "it tells nothing of rules"), ("{", 2, "it is not JSON")]
+    {
+        std::fs::write(hits.path(), text).unwrap();
+        let run = sgwall(&["check", "tools/example/policy.toml", "--hits", hits_path]);
+        assert_eq!(run.status, status);
+        assert!(run.stderr.contains(expected), "{}", run.stderr);
+    }
+    let run = sgwall(&["check", "tools/example/policy.toml", "--hits", "gone.json"]);
+    assert!(run.status == 3 && run.stderr.contains("gone.json"), "{}", run.stderr);
+}
+
 /// The rules that are missing on the one interface; `None`: discovery is not needed.
 fn missing(policy: &tempfile::NamedTempFile) -> Option<Vec<String>> {
     let report = json(policy.path().to_str().unwrap());

@@ -142,7 +142,6 @@ fn check_rules(
 ) {
     let rules = group.rules(direction);
     let mut seen: HashMap<(L4Match, PeerIdentity<'_>), &SecurityGroupRule> = HashMap::new();
-    let mut weight = [0u32; 2];
     for rule in rules {
         if let Some(first) = seen.get(&rule.identity()) {
             report.fault(
@@ -161,14 +160,9 @@ fn check_rules(
             check_text(&at, text, false, group.vpc.is_none(), report);
         }
         check_peer(group, rule, index, report);
-        let [v4, v6] = rule_weight(rule, policy.compat, index);
-        weight = [weight[0].saturating_add(v4), weight[1].saturating_add(v6)];
     }
-    let (have, family) = match policy.compat {
-        Compat::Ec2_2017 => (weight[0].saturating_add(weight[1]), ""),
-        Compat::Current if weight[0] >= weight[1] => (weight[0], " of IPv4"),
-        Compat::Current => (weight[1], " of IPv6"),
-    };
+    let list = |id: &str| index.prefix_lists.get(id).copied();
+    let (have, family) = weight(rules, policy.compat, list);
     let (limit, key) = match group.vpc {
         Some(_) => (policy.limits.rules_per_group, "rules_per_group"),
         None => (policy.limits.rules_per_classic_group, "rules_per_classic_group"),
@@ -298,14 +292,42 @@ fn check_reference(
     }
 }
 
+/// What a group's rules of one direction count against the limit.
+pub(crate) fn group_weight(policy: &Policy, group: &SecurityGroup, direction: Direction) -> u32 {
+    let list = |id: &str| policy.prefix_lists.iter().find(|list| list.id == id);
+    weight(group.rules(direction), policy.compat, list).0
+}
+
+/// What rules count together, and of which family that is where families count apart.
+fn weight<'a>(
+    rules: &[SecurityGroupRule],
+    compat: Compat,
+    list: impl Fn(&str) -> Option<&'a PrefixList>,
+) -> (u32, &'static str) {
+    let mut weight = [0u32; 2];
+    for rule in rules {
+        let [v4, v6] = rule_weight(rule, compat, &list);
+        weight = [weight[0].saturating_add(v4), weight[1].saturating_add(v6)];
+    }
+    match compat {
+        Compat::Ec2_2017 => (weight[0].saturating_add(weight[1]), ""),
+        Compat::Current if weight[0] >= weight[1] => (weight[0], " of IPv4"),
+        Compat::Current => (weight[1], " of IPv6"),
+    }
+}
+
 /// What a rule counts against the limits, for IPv4 and IPv6 (SEMANTICS 1.6). Under `ec2-2017`
 /// there is one count, so a reference to a group counts once.
-fn rule_weight(rule: &SecurityGroupRule, compat: Compat, index: &Index<'_>) -> [u32; 2] {
+fn rule_weight<'a>(
+    rule: &SecurityGroupRule,
+    compat: Compat,
+    list: &impl Fn(&str) -> Option<&'a PrefixList>,
+) -> [u32; 2] {
     match &rule.peer {
         Peer::Cidr(IpNet::V4(_)) => [1, 0],
         Peer::Cidr(IpNet::V6(_)) => [0, 1],
         Peer::Group(_) => [1, u32::from(compat == Compat::Current)],
-        Peer::PrefixList(id) => match index.prefix_lists.get(id.as_str()) {
+        Peer::PrefixList(id) => match list(id) {
             Some(list) if list_is_v6(list) => [0, list_weight(list)],
             Some(list) => [list_weight(list), 0],
             None => [1, 0],

@@ -10,6 +10,7 @@ mod flow_log;
 mod outlet;
 mod parallel;
 mod record;
+mod report;
 mod split;
 mod steering;
 mod summary;
@@ -39,6 +40,7 @@ use flow_log::FlowLogFile;
 use outlet::{Outlet, SummaryPlace};
 use record::{Form, Reload};
 pub(crate) use record::{admitting_rule, rule as deciding_rule};
+use report::Report;
 use split::Split;
 use summary::{Ended, Summary};
 use sums::Sums;
@@ -152,6 +154,7 @@ pub(crate) fn run(args: &ReplayArgs) -> Result<(), Failure> {
         anstream::eprintln!("{EXAMPLE_NOTE}");
     }
     let flow_log = FlowLogFile::create(args, &policy, &attribution)?;
+    let report = Report::create(args.report.as_deref(), &policy)?;
     let split = Split::create(args.pass.as_deref(), args.drop.as_deref(), args.emitted.as_deref())?;
     let stdout: Box<dyn Write> = match output {
         // Without any style, so that nobody need look for one.
@@ -160,7 +163,7 @@ pub(crate) fn run(args: &ReplayArgs) -> Result<(), Failure> {
     };
     let out = Box::new(BufWriter::with_capacity(1 << 16, stdout));
     let form = Form { output, several: captures.len() > 1 };
-    let outlet = Outlet::new(form, out, split, flow_log, &policy);
+    let outlet = Outlet::new(form, out, split, flow_log, report, &policy);
     Replay { args, captures, policy, attribution, changes }.run(outlet)
 }
 

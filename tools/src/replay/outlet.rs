@@ -14,6 +14,7 @@ use sgwall_rules::compile::CompiledPolicy;
 use super::Output;
 use super::flow_log::FlowLogFile;
 use super::record::{Form, Reload};
+use super::report::Report;
 use super::split::Split;
 use crate::failure::Failure;
 
@@ -23,6 +24,7 @@ pub(super) struct Outlet<'a> {
     out: Box<dyn Write + 'a>,
     split: Split,
     flow_log: Option<FlowLogFile>,
+    report: Option<Report>,
     policy: Arc<CompiledPolicy>,
     capture: Arc<str>,
     /// Whether the capture's heading is printed.
@@ -46,6 +48,7 @@ impl<'a> Outlet<'a> {
         out: Box<dyn Write + 'a>,
         split: Split,
         flow_log: Option<FlowLogFile>,
+        report: Option<Report>,
         policy: &Arc<CompiledPolicy>,
     ) -> Self {
         Outlet {
@@ -53,6 +56,7 @@ impl<'a> Outlet<'a> {
             out,
             split,
             flow_log,
+            report,
             policy: Arc::clone(policy),
             capture: "".into(),
             has_heading: false,
@@ -63,7 +67,7 @@ impl<'a> Outlet<'a> {
 
     /// Whether anyone wants the events themselves, in their order.
     pub(super) fn wants_events(&self) -> bool {
-        self.split.is_wanted() || self.flow_log.is_some()
+        self.split.is_wanted() || self.flow_log.is_some() || self.report.is_some()
     }
 
     /// Whether all that is wanted of packets that pass is that they are counted.
@@ -84,6 +88,9 @@ impl<'a> Outlet<'a> {
         self.come_to.captures += 1;
         if self.come_to.captures > self.gone_out.captures {
             (self.capture, self.has_heading) = (capture.into(), false);
+            if let Some(report) = &mut self.report {
+                report.begin(capture);
+            }
         }
     }
 
@@ -118,6 +125,9 @@ impl<'a> Outlet<'a> {
     /// Takes an event, but for its text.
     pub(super) fn keep(&mut self, event: &Event<'_>) -> Result<(), Failure> {
         self.split.write(event, &self.policy)?;
+        if let Some(report) = &mut self.report {
+            report.record(event);
+        }
         match &mut self.flow_log {
             Some(flow_log) => flow_log.record(event),
             None => Ok(()),
@@ -146,12 +156,18 @@ impl<'a> Outlet<'a> {
         if let Some(flow_log) = &mut self.flow_log {
             flow_log.set_policy(policy);
         }
+        if let Some(report) = &mut self.report {
+            report.set_policy(policy);
+        }
         self.form.policy(&mut *self.out, reload, before).map_err(Failure::Output)
     }
 
     /// Writes out what is left but for the summary; where that belongs.
     pub(super) fn finish(mut self) -> Result<SummaryPlace<'a>, Failure> {
         self.split.finish()?;
+        if let Some(report) = &self.report {
+            report.finish()?;
+        }
         if let Some(flow_log) = &mut self.flow_log {
             flow_log.finish()?;
             if flow_log.is_stdout() {

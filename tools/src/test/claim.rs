@@ -7,7 +7,8 @@ use sgwall_dataplane::{Event, Judgement};
 use sgwall_packet::{Direction, FiveTuple, Headers, protocol};
 use sgwall_rules::compile::CompiledPolicy;
 
-use super::expect::{Expectation, Fate, check_reason};
+use super::expect::{Expectation, check_reason};
+use crate::found::Fate;
 
 /// A sentence about a capture.
 #[derive(Clone, Debug, PartialEq)]

@@ -14,11 +14,12 @@ use sgwall_packet::{LinkType, Timestamp};
 use sgwall_rules::compile::Generation;
 
 use super::claim::{Claim, Packets};
-use super::expect::{Expectation, Fate, Found};
+use super::expect::Expectation;
 use super::file::{Body, Stated, Step, Test, What};
 use crate::cli::OnReload;
 use crate::explain::{Numbers, Question};
 use crate::failure::Failure;
+use crate::found::{Fate, Found, is_last_word};
 use crate::policy::Loaded;
 use crate::replay::At;
 use crate::traffic::{attribution, attribution_after, frame_input};
@@ -332,11 +333,6 @@ impl Default for Outcome {
             took: Duration::ZERO,
         }
     }
-}
-
-/// Whether an event is the last word on a packet that came, not on one made on the way.
-fn is_last_word(event: &Event<'_>) -> bool {
-    event.is_final && event.emitted.is_none()
 }
 
 fn unmet(expected: &Expectation, found: &Found) -> String {
