@@ -28,7 +28,7 @@ use sgwall_dataplane::{
 use sgwall_netio::netns::can_test;
 use sgwall_packet::{Direction, FiveTuple, Headers, Timestamp, Transport, parse_ip, quoted};
 use sgwall_rules::compile::{CompiledPolicy, Generation};
-use sgwall_rules::model::{Compat, Exempt, Policy, Timeouts};
+use sgwall_rules::model::{Compat, Exempt, FlowLimits, Policy, Timeouts};
 
 /// Packets of a sequence.
 const PACKETS: usize = 200;
@@ -147,7 +147,7 @@ fn own_addresses(n: u16) -> [IpAddr; 2] {
 }
 
 /// The policy for the first interface, with these addresses, and without what the lab has not: other
-/// routes, exempt services, interfaces that judge on the other side.
+/// routes, exempt services, interfaces that judge on the other side, limits of an interface.
 fn fitted(mut policy: Policy, own: [IpAddr; 2]) -> Policy {
     policy.compat = Compat::Ec2_2017;
     policy.exempt = Exempt::NONE;
@@ -169,6 +169,9 @@ fn fitted(mut policy: Policy, own: [IpAddr; 2]) -> Policy {
     interface.source_dest_check = true;
     interface.timeouts = Timeouts::default();
     policy.interfaces.insert(0, interface);
+    for interface in &mut policy.interfaces {
+        interface.flows = FlowLimits::default();
+    }
     policy
 }
 

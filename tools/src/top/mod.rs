@@ -219,7 +219,8 @@ mod tests {
         };
         let mut stats: Stats = serde_json::from_value(serde_json::json!({
             "generation": generation, "uptime": uptime, "workers": 2, "flows": 950, "max_flows": 1000,
-            "flows_created": 10 * uptime, "flows_refused": 3, "flow_log_skipped": null,
+            "flows_created": 10 * uptime, "flows_refused": 3, "flows_evicted": 0,
+            "full_table": "drop-new", "interfaces": [], "flow_log_skipped": null,
             "reasons": [], "rules": [], "ports": [],
         }))
         .expect("counters");

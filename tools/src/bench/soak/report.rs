@@ -274,7 +274,8 @@ mod tests {
         let counters = json!({"rx_frames": 10, "tx_frames": 5, "tx_full": 1});
         let stats = json!({
             "generation": 1, "uptime": 1, "workers": 1, "flows": 0, "max_flows": 1,
-            "flows_created": 0, "flows_refused": 0, "flow_log_skipped": null, "rules": [],
+            "flows_created": 0, "flows_refused": 0, "flows_evicted": 0,
+            "full_table": "drop-new", "interfaces": [], "flow_log_skipped": null, "rules": [],
             "reasons": [reason("pass", 6), reason("drop", 4)],
             "ports": [{"device": "tap-i", "interface": "eni-1", "counters": counters}],
         });
