@@ -7,6 +7,7 @@ mod ask;
 mod bench;
 mod check;
 mod cli;
+mod convert;
 mod explain;
 mod failure;
 mod policy;
@@ -28,6 +29,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse_from(words).command {
         Command::Bench(command) => bench::run(&command).map(|()| 0),
         Command::Check(args) => check::run(&args),
+        Command::Convert(args) => convert::run(&args).map(|()| 0),
         Command::Explain(args) => explain::run(&args).map(|()| 0),
         Command::Flows(args) => ask::flows(&args).map(|()| 0),
         Command::Reload(args) => ask::reload(&args).map(|()| 0),
