@@ -3,17 +3,26 @@
 // Tests of input read files.
 #![allow(clippy::disallowed_methods)]
 
+#[path = "../../pcap-fixtures/tests/oracle/policies.rs"]
+#[allow(dead_code)] // It also changes them.
+mod random_policies;
+
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use sgwall_rules::diagnostic::Origin;
+use sgwall_rules::diagnostic::{Origin, Source, SourceKind};
 use sgwall_rules::load::{Input, load};
-use sgwall_rules::model::{Policy, Vlans};
+use sgwall_rules::model::{Interface, Policy, Vlans};
 use sgwall_rules::{aws, native};
 
 /// The policy without the places where it was said.
-fn placeless(mut policy: Policy) -> Policy {
-    let nowhere = Origin::synthetic("");
+fn placeless(policy: Policy) -> Policy {
+    placed(policy, &Origin::synthetic(""))
+}
+
+/// The policy as if all of it had been said at `place`.
+fn placed(mut policy: Policy, place: &Origin) -> Policy {
     let mut origins: Vec<&mut Origin> = Vec::new();
     origins.extend(policy.vpcs.iter_mut().map(|o| &mut o.origin));
     origins.extend(policy.prefix_lists.iter_mut().map(|o| &mut o.origin));
@@ -33,9 +42,12 @@ fn placeless(mut policy: Policy) -> Policy {
         origins.push(&mut acl.origin);
         origins.extend(acl.ingress.iter_mut().chain(&mut acl.egress).map(|o| &mut o.origin));
     }
-    origins.into_iter().for_each(|origin| *origin = nowhere.clone());
+    origins.into_iter().for_each(|origin| *origin = place.clone());
     policy
 }
+
+/// Names and contents of what makes one policy.
+type Files = Vec<(String, Vec<u8>)>;
 
 fn read(files: &[(String, Vec<u8>)]) -> Result<Policy, String> {
     let inputs: Vec<_> =
@@ -59,7 +71,7 @@ fn difference(one: &Policy, other: &Policy) -> String {
 
 /// Files that make one policy: each file and each directory of the repository's and of those that
 /// stand beside it.
-fn policies() -> Vec<(String, Vec<(String, Vec<u8>)>)> {
+fn policies() -> Vec<(String, Files)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let mut all = Vec::new();
     for place in [
@@ -76,7 +88,7 @@ fn policies() -> Vec<(String, Vec<(String, Vec<u8>)>)> {
     all
 }
 
-fn collect(dir: &Path, all: &mut Vec<(String, Vec<(String, Vec<u8>)>)>) {
+fn collect(dir: &Path, all: &mut Vec<(String, Files)>) {
     let Ok(entries) = fs::read_dir(dir) else { return };
     let mut paths: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
     paths.sort();
@@ -98,7 +110,7 @@ fn collect(dir: &Path, all: &mut Vec<(String, Vec<(String, Vec<u8>)>)>) {
 
 /// Every policy that can be read, with its name.
 fn read_all() -> Vec<(String, Policy)> {
-    let read = |(name, files): (String, Vec<_>)| Some((name, read(&files).ok()?));
+    let read = |(name, files): (String, Files)| Some((name, read(&files).ok()?));
     let all: Vec<_> = policies().into_iter().filter_map(read).collect();
     let least = if Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/aws").is_dir() {
         100
@@ -110,9 +122,26 @@ fn read_all() -> Vec<(String, Policy)> {
     all
 }
 
+/// Policies made in code, of everything that the slow pipeline is asked about, as if AWS had accepted
+/// them: they refer to much that is not there.
+fn random() -> impl Iterator<Item = (String, Policy)> {
+    let source = Source { kind: SourceKind::Aws, ..Source::default() };
+    let place = Origin::new(&Arc::new(source), "");
+    (0..300).map(move |seed| {
+        let mut policy = random_policies::policy(&mut fastrand::Rng::with_seed(seed));
+        for Interface { timeouts, .. } in &mut policy.interfaces {
+            // AWS has ranges of its own for these.
+            timeouts.tcp_established = timeouts.tcp_established.map(|_| 60);
+            timeouts.udp = timeouts.udp.map(|_| 60);
+            timeouts.udp_stream = timeouts.udp_stream.map(|_| 60);
+        }
+        (format!("seed {seed}"), placed(policy, &place))
+    })
+}
+
 #[test]
 fn a_native_file_says_the_whole_policy() {
-    for (name, policy) in read_all() {
+    for (name, policy) in read_all().into_iter().chain(random()) {
         let text = native::write(&policy);
         let again = read(&[("again.toml".into(), text.clone().into_bytes())])
             .unwrap_or_else(|errors| panic!("{name}:\n{errors}\n{text}"));
@@ -125,7 +154,7 @@ fn a_native_file_says_the_whole_policy() {
 #[test]
 fn answers_of_aws_say_all_but_what_is_told() {
     let mut whole = 0;
-    for (name, policy) in read_all() {
+    for (name, policy) in read_all().into_iter().chain(random()) {
         let (value, lost) = aws::write(&policy);
         let again = read(&[("again.json".into(), value.to_string().into_bytes())])
             .unwrap_or_else(|errors| panic!("{name}:\n{errors}"));

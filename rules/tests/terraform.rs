@@ -466,6 +466,20 @@ fn what_is_unknown_and_nobody_can_tell() {
     );
 }
 
+/// One range of a list is known, another not.
+#[test]
+fn a_range_that_is_unknown_is_an_error() {
+    let values = json!({ "type": "ingress", "protocol": "-1", "security_group_id": "sg-1",
+        "cidr_blocks": ["10.0.0.0/8", null] });
+    let document = plan(&[("aws_security_group_rule.r", None, values, json!({}))]);
+    assert_eq!(
+        try_load(&document.to_string()).map(|_| ()).unwrap_err(),
+        [
+            "error[unknown-until-apply]: p: aws_security_group_rule.r.cidr_blocks[1]: it is unknown until the plan is applied; write it so that it names one thing, or apply the plan and give the state"
+        ]
+    );
+}
+
 /// Every node of a value, by pointer.
 fn pointers(value: &Value, at: &str, all: &mut Vec<String>) {
     all.push(at.to_owned());

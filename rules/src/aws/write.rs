@@ -279,11 +279,9 @@ fn acls(policy: &Policy, lost: &mut Vec<String>) -> Vec<Value> {
                 subnet.id, acl.id
             )),
             // An ACL that nobody describes lets nothing pass, and nor does one without entries.
-            (Some(id), _) if !policy.network_acls.iter().any(|acl| acl.id == *id) => {
-                if !acls.iter().any(|acl| acl["NetworkAclId"] == **id) {
-                    acls.push(json!({ "NetworkAclId": id, "Associations": of(id), "Entries": [] }));
-                    lost.push(format!("that {id} is not described: it is written without entries"));
-                }
+            (Some(id), _) if !acls.iter().any(|acl| acl["NetworkAclId"] == **id) => {
+                acls.push(json!({ "NetworkAclId": id, "Associations": of(id), "Entries": [] }));
+                lost.push(format!("that {id} is not described: it is written without entries"));
             }
             _ => {}
         }

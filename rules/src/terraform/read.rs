@@ -90,17 +90,8 @@ impl<'a, 'd, 'o> Reader<'a, 'd, 'o> {
         self.unknown(resource).and_then(|u| u.get(attribute)) == Some(&Value::Bool(true))
     }
 
-    /// An error: something is unknown until the plan is applied, and could be any of `ids`.
     pub(super) fn unresolved(&mut self, at: &Origin, what: &str, ids: &[String]) {
-        let message = match ids {
-            [] => format!("{what} unknown until the plan is applied"),
-            ids => format!(
-                "{what} unknown until the plan is applied, and the plan does not say which of {}",
-                ids.join(", ")
-            ),
-        };
-        let mend = "write it so that it names one thing, or apply the plan and give the state";
-        self.out.push(Diagnostic::error("unknown-until-apply", at, message, mend));
+        self.out.push(unresolved(at, what, ids));
     }
 
     /// The id that an attribute names; `None` where nobody wrote it, and where it is reported.
@@ -644,3 +635,16 @@ impl<'a, 'd, 'o> Reader<'a, 'd, 'o> {
 
 /// The VPC in `aws_vpc.main.default_network_acl_id`.
 const VPC_OF_DEFAULT: Wanted = Wanted { kinds: &[], prefix: "acl-" };
+
+/// An error: something is unknown until the plan is applied, and could be any of `ids`.
+pub(super) fn unresolved(at: &Origin, what: &str, ids: &[String]) -> Diagnostic {
+    let message = match ids {
+        [] => format!("{what} unknown until the plan is applied"),
+        ids => format!(
+            "{what} unknown until the plan is applied, and the plan does not say which of {}",
+            ids.join(", ")
+        ),
+    };
+    let mend = "write it so that it names one thing, or apply the plan and give the state";
+    Diagnostic::error("unknown-until-apply", at, message, mend)
+}

@@ -167,14 +167,7 @@ impl<'a, 'd> Resolver<'a, 'd> {
         let names = |n: usize| parts.get(n).and_then(Segment::name).unwrap_or_default();
         match names(0) {
             "var" => self.variable(names(1), scope, wanted, found),
-            "module" => {
-                let key = match parts.get(2) {
-                    Some(Segment::Index(key)) => Some(key.clone()),
-                    _ => None,
-                };
-                let output = parts.get(2..).unwrap_or(&[]).iter().find_map(Segment::name);
-                self.output(names(1), key, output, beside, scope, wanted, found);
-            }
+            "module" => self.output(&parts[1..], beside, scope, wanted, found),
             "local" => self.local(scope, wanted, found),
             "each" if names(1) == "value" => self.each(scope, wanted, found),
             "each" | "count" | "path" | "terraform" | "self" => {}
@@ -292,18 +285,21 @@ impl<'a, 'd> Resolver<'a, 'd> {
         }
     }
 
-    /// An output of a module that is called here, or all of them.
-    #[allow(clippy::too_many_arguments)]
+    /// `web["blue"].group_id`: an output of a module that is called here, or all of them.
     fn output(
         &self,
-        name: &str,
-        key: Option<Key>,
-        output: Option<&str>,
+        parts: &[Segment],
         beside: &[&str],
         scope: &Scope<'a>,
         wanted: Wanted,
         found: &mut Found,
     ) {
+        let name = parts.first().and_then(Segment::name).unwrap_or_default();
+        let key = match parts.get(1) {
+            Some(Segment::Index(key)) => Some(key.clone()),
+            _ => None,
+        };
+        let output = parts.iter().skip(1).find_map(Segment::name);
         let mut instances: Vec<Vec<Step>> = Vec::new();
         for resource in &self.document.resources {
             let is_in = resource.module.starts_with(&scope.module)
@@ -360,7 +356,7 @@ impl<'a, 'd> Resolver<'a, 'd> {
         let own = self.document.configuration(&scope.module);
         let calls = own.and_then(|module| module.get("module_calls")?.as_object());
         for name in calls.into_iter().flatten().map(|(name, _)| name) {
-            self.output(name, None, None, &[], scope, wanted, &mut all);
+            self.output(&[Segment::Name(name.clone())], &[], scope, wanted, &mut all);
         }
         all.resources.retain(|&n| self.document.resources[n].text("id").is_none());
         all.literals.clear();
@@ -376,10 +372,10 @@ impl<'a, 'd> Resolver<'a, 'd> {
     fn each(&self, scope: &Scope<'a>, wanted: Wanted, found: &mut Found) {
         let (Some(for_each), Some(key)) = (scope.for_each, &scope.key) else { return };
         if let Some(map) = for_each.get("constant_value") {
-            if let (Value::Object(map), Key::Text(key)) = (map, key) {
-                if let Some(value) = map.get(key) {
-                    literals(value, wanted, found);
-                }
+            if let (Value::Object(map), Key::Text(key)) = (map, key)
+                && let Some(value) = map.get(key)
+            {
+                literals(value, wanted, found);
             }
             return;
         }
@@ -415,7 +411,7 @@ fn own_key(beside: &[&str], scope: &Scope<'_>) -> Option<Key> {
     if beside.iter().any(|reference| matches!(*reference, "each.key" | "count.index")) {
         return scope.key.clone();
     }
-    let by_value = beside.iter().any(|reference| *reference == "each.value");
+    let by_value = beside.contains(&"each.value");
     let map = scope.for_each.filter(|_| by_value)?.get("constant_value")?;
     match scope.key.as_ref()? {
         Key::Text(key) => map.get(key).and_then(Key::of),
@@ -426,8 +422,9 @@ fn own_key(beside: &[&str], scope: &Scope<'_>) -> Option<Key> {
 /// Ids in a value that is written out.
 fn literals(value: &Value, wanted: Wanted, found: &mut Found) {
     match value {
-        Value::String(text) if text.starts_with(wanted.prefix) || text.contains("/sg-") => {
-            if !found.literals.contains(text) {
+        Value::String(text) => {
+            let is_id = text.starts_with(wanted.prefix) || text.contains("/sg-");
+            if is_id && !found.literals.contains(text) {
                 found.literals.push(text.clone());
             }
         }

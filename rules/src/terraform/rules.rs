@@ -341,6 +341,10 @@ fn ranges(c: &Cursor<'_>, out: &mut Vec<Diagnostic>) -> Vec<(Peer, Origin)> {
     let mut peers = Vec::new();
     for (key, is_v6) in [("cidr_blocks", false), ("ipv6_cidr_blocks", true)] {
         for element in c.list(key, out) {
+            if element.value.is_null() {
+                out.push(super::read::unresolved(&element.at, "it is", &[]));
+                continue;
+            }
             let cidr = element.cidr_itself(Some(is_v6), out);
             peers.extend(cidr.map(|cidr| (Peer::Cidr(cidr), element.at)));
         }
