@@ -466,6 +466,139 @@ fn what_is_unknown_and_nobody_can_tell() {
     );
 }
 
+/// A state of these resources, `(type.name, values)`; data sources begin with `data.`.
+fn state(resources: &[(&str, Value)]) -> Value {
+    let resources: Vec<Value> = resources
+        .iter()
+        .map(|(address, values)| {
+            let base = address.strip_prefix("data.");
+            let mode = if base.is_some() { "data" } else { "managed" };
+            let (kind, name) = base.unwrap_or(address).split_once('.').unwrap();
+            json!({ "address": address, "mode": mode, "type": kind, "name": name, "values": values })
+        })
+        .collect();
+    json!({ "format_version": "1.0", "terraform_version": "1.11.4",
+        "values": { "root_module": { "resources": resources } } })
+}
+
+/// What `main.tf` does not have.
+#[test]
+fn the_other_kinds_are_read() {
+    let document = state(&[
+        (
+            "aws_default_vpc.v",
+            json!({ "id": "vpc-1", "cidr_block": "10.0.0.0/16", "ipv6_cidr_block": "" }),
+        ),
+        (
+            "aws_vpc_ipv6_cidr_block_association.a",
+            json!({ "vpc_id": "vpc-1", "ipv6_cidr_block": "2001:db8::/56" }),
+        ),
+        (
+            "data.aws_vpc.w",
+            json!({ "id": "vpc-2", "cidr_block": "10.2.0.0/16",
+            "cidr_block_associations": [{ "cidr_block": "10.2.0.0/16" }, { "cidr_block": "10.3.0.0/16" }] }),
+        ),
+        (
+            "aws_default_subnet.s",
+            json!({ "id": "subnet-1", "vpc_id": "vpc-1", "cidr_block": "10.0.1.0/24", "ipv6_cidr_block": "2001:db8::/64" }),
+        ),
+        (
+            "data.aws_subnet.t",
+            json!({ "id": "subnet-2", "vpc_id": "vpc-2", "cidr_block": "10.2.1.0/24" }),
+        ),
+        (
+            "data.aws_ec2_managed_prefix_list.l",
+            json!({ "id": "pl-1", "name": "l", "max_entries": 2, "entries": [{ "cidr": "192.0.2.0/24" }] }),
+        ),
+        (
+            "data.aws_prefix_list.s3",
+            json!({ "id": "pl-2", "name": "s3", "cidr_blocks": ["198.51.100.0/24"] }),
+        ),
+        (
+            "aws_security_group.g",
+            json!({ "id": "sg-1", "name": "g", "vpc_id": "vpc-1", "ingress": [
+            { "protocol": "tcp", "from_port": 80, "to_port": 80, "security_groups": ["123456789012/sg-9"] }] }),
+        ),
+        (
+            "aws_security_group_rule.r",
+            json!({ "type": "egress", "security_group_id": "sg-1", "protocol": "udp",
+            "from_port": 53, "to_port": 53, "ipv6_cidr_blocks": ["::/0"], "description": "dns", "security_group_rule_id": "sgr-1" }),
+        ),
+        (
+            "aws_vpc_security_group_ingress_rule.six",
+            json!({ "security_group_id": "sg-1", "ip_protocol": "icmpv6",
+            "from_port": -1, "to_port": -1, "cidr_ipv6": "2001:db8::/32", "id": "sgr-2" }),
+        ),
+        (
+            "aws_vpc_security_group_egress_rule.list",
+            json!({ "security_group_id": "sg-1", "ip_protocol": "47", "prefix_list_id": "pl-2" }),
+        ),
+        (
+            "aws_network_acl.old",
+            json!({ "id": "acl-1", "vpc_id": "vpc-1", "subnet_ids": ["subnet-1"] }),
+        ),
+        (
+            "aws_network_acl.new",
+            json!({ "id": "acl-2", "vpc_id": "vpc-1", "subnet_ids": [],
+            "egress": [{ "rule_no": 1, "action": "deny", "protocol": "esp", "cidr_block": "0.0.0.0/0", "from_port": 0, "to_port": 0 }] }),
+        ),
+        (
+            "aws_network_acl_association.a",
+            json!({ "network_acl_id": "acl-2", "subnet_id": "subnet-1" }),
+        ),
+        (
+            "aws_network_interface.e",
+            json!({ "id": "eni-1", "subnet_id": "subnet-1", "private_ip": "10.0.1.11", "private_ips": ["10.0.1.10", "10.0.1.11"],
+            "ipv6_addresses": ["2001:db8::10"], "security_groups": ["sg-1"], "mac_address": "02:00:00:00:00:01",
+            "attachment": [{ "instance": "i-1" }] }),
+        ),
+        (
+            "aws_instance.i",
+            json!({ "id": "i-1", "instance_type": "m4.large", "primary_network_interface_id": "eni-1" }),
+        ),
+        (
+            "aws_instance.j",
+            json!({ "id": "i-2", "subnet_id": "subnet-1", "private_ip": "10.0.1.20", "public_ip": "203.0.113.5",
+            "vpc_security_group_ids": ["sg-1"], "primary_network_interface_id": "eni-2" }),
+        ),
+    ]);
+    let loaded = loaded(&document.to_string());
+    insta::assert_snapshot!(lines(&loaded.policy, &BTreeMap::new()).join("\n"));
+    let [one, two] = &loaded.policy.interfaces[..] else { panic!("two interfaces") };
+    assert_eq!((one.instance.as_deref(), one.mac), (Some("i-1"), Some([2, 0, 0, 0, 0, 1])));
+    assert_eq!(two.public, [(two.addresses[0], "203.0.113.5".parse().unwrap())]);
+    let group = &loaded.policy.security_groups[0];
+    let ids: Vec<_> = group.ingress.iter().chain(&group.egress).map(|rule| &*rule.id).collect();
+    assert_eq!(ids, ["ingress-1", "sgr-2", "sgr-1", "aws_vpc_security_group_egress_rule.list"]);
+}
+
+/// Data sources of a plan stand with what was there before; what is nobody's stays AWS's.
+#[test]
+fn a_plan_knows_what_was_read_before_it() {
+    let mut document = plan(&[
+        (
+            "aws_network_interface.e",
+            None,
+            json!({ "private_ips": ["10.0.1.10"] }),
+            json!({ "subnet_id": { "references": ["data.aws_subnet.s.id", "data.aws_subnet.s"] } }),
+        ),
+        ("aws_default_security_group.d", None, json!({ "vpc_id": "vpc-1" }), json!({})),
+    ]);
+    document["prior_state"] = state(&[
+        ("data.aws_vpc.v", json!({ "id": "vpc-1", "cidr_block": "10.0.0.0/16" })),
+        (
+            "data.aws_subnet.s",
+            json!({ "id": "subnet-1", "vpc_id": "vpc-1", "cidr_block": "10.0.1.0/24" }),
+        ),
+        ("aws_vpc.gone", json!({ "id": "vpc-9", "cidr_block": "10.9.0.0/16" })),
+    ]);
+    let policy = loaded(&document.to_string()).policy;
+    assert_eq!(policy.vpcs.len(), 1);
+    assert_eq!(policy.interfaces[0].subnet, "subnet-1");
+    assert_eq!(policy.interfaces[0].security_groups, ["aws_default_security_group.d"]);
+    assert!(policy.security_groups[0].egress.is_empty());
+}
+
 /// One range of a list is known, another not.
 #[test]
 fn a_range_that_is_unknown_is_an_error() {
