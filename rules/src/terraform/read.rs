@@ -32,6 +32,8 @@ pub(super) struct Reader<'a, 'd, 'o> {
     pub(super) out: &'o mut Vec<Diagnostic>,
     /// What the plan does to each resource, by address.
     changes: HashMap<&'a str, &'a Value>,
+    /// What it takes away or changes, by kind and by what it belonged to: attributes before.
+    gone: HashMap<(&'a str, &'a str), Vec<&'a Value>>,
 }
 
 impl<'a, 'd, 'o> Reader<'a, 'd, 'o> {
@@ -43,7 +45,7 @@ impl<'a, 'd, 'o> Reader<'a, 'd, 'o> {
             change.get("deposed").is_none().then_some((address, change.get("change")?))
         });
         let references = Resolver::new(document);
-        Reader { document, references, out, changes: changes.collect() }
+        Reader { document, references, out, changes: changes.collect(), gone: gone(document.top) }
     }
 
     pub(super) fn read(mut self) -> Parts {
@@ -254,11 +256,7 @@ impl<'a, 'd, 'o> Reader<'a, 'd, 'o> {
                 entries.extend(cidr);
             }
             if self.document.expression(resource, key).is_none() {
-                let gone = self.gone(
-                    &["aws_ec2_managed_prefix_list_entry"],
-                    &resource.id(),
-                    "prefix_list_id",
-                );
+                let gone = self.gone("aws_ec2_managed_prefix_list_entry", &resource.id());
                 let gone: Vec<IpNet> = gone
                     .into_iter()
                     .filter_map(|entry| text::cidr(entry.get("cidr")?.as_str()?).ok())
@@ -329,9 +327,12 @@ impl<'a, 'd, 'o> Reader<'a, 'd, 'o> {
             }
             parts.groups.push(group);
         }
+        let groups = parts.groups.iter().enumerate().skip(first).rev();
+        let by_id: HashMap<String, usize> =
+            groups.map(|(n, group)| (group.id.clone(), n)).collect();
         for resource in self.of(&RULES, false) {
             let Some((id, direction, rules)) = self.rule(resource) else { continue };
-            let Some(group) = parts.groups[first..].iter_mut().find(|group| group.id == id) else {
+            let Some(group) = by_id.get(&id).map(|&n| &mut parts.groups[n]) else {
                 let at = self.document.at(resource);
                 self.out.push(Diagnostic::warning(
                     "InvalidGroup.NotFound",
@@ -355,26 +356,16 @@ impl<'a, 'd, 'o> Reader<'a, 'd, 'o> {
         }
     }
 
-    /// What the plan takes away or changes: the attributes before, of resources that belonged to
-    /// `owner` by the attribute `key`.
-    fn gone(&self, kinds: &[&str], owner: &str, key: &str) -> Vec<&'a Value> {
-        let changes = self.document.top.get("resource_changes").and_then(Value::as_array);
-        let of_owner = changes.into_iter().flatten().filter_map(|change| {
-            let is_kind = change.get("type")?.as_str().is_some_and(|kind| kinds.contains(&kind));
-            let change = change.get("change")?;
-            let actions = change.get("actions")?.as_array()?;
-            let ends = |action: &Value| matches!(action.as_str(), Some("delete" | "update"));
-            let before = change.get("before")?;
-            let is_its = before.get(key)?.as_str() == Some(owner);
-            (is_kind && is_its && actions.iter().any(ends)).then_some(before)
-        });
-        of_owner.collect()
+    /// What the plan takes away or changes of a kind: the attributes before, of resources that
+    /// belonged to `owner`.
+    fn gone(&self, kind: &'static str, owner: &str) -> Vec<&'a Value> {
+        self.gone.get(&(kind, owner)).cloned().unwrap_or_default()
     }
 
     fn gone_rules(&mut self, group: &str) -> Vec<(Direction, L4Match, Peer)> {
         let mut all = Vec::new();
         for kind in RULES {
-            for before in self.gone(&[kind], group, "security_group_id") {
+            for before in self.gone(kind, group) {
                 let resource = Resource {
                     address: String::new(),
                     module: Vec::new(),
@@ -428,7 +419,7 @@ impl<'a, 'd, 'o> Reader<'a, 'd, 'o> {
                 vpc,
                 is_default,
             };
-            let gone = self.gone(&["aws_network_acl_rule"], &acl.id, "network_acl_id");
+            let gone = self.gone("aws_network_acl_rule", &acl.id);
             for (is_egress, entries) in [(false, &mut acl.ingress), (true, &mut acl.egress)] {
                 let key = if is_egress { "egress" } else { "ingress" };
                 if self.document.expression(resource, key).is_some() {
@@ -647,4 +638,23 @@ pub(super) fn unresolved(at: &Origin, what: &str, ids: &[String]) -> Diagnostic 
     };
     let mend = "write it so that it names one thing, or apply the plan and give the state";
     Diagnostic::error("unknown-until-apply", at, message, mend)
+}
+
+/// What a plan takes away or changes, by kind and by the id of the group, ACL or prefix list.
+fn gone(top: &Value) -> HashMap<(&str, &str), Vec<&Value>> {
+    let mut all: HashMap<_, Vec<&Value>> = HashMap::new();
+    for change in top.get("resource_changes").and_then(Value::as_array).into_iter().flatten() {
+        let kind = change.get("type").and_then(Value::as_str);
+        let Some((kind, change)) = kind.zip(change.get("change")) else { continue };
+        let mut actions = change.get("actions").and_then(Value::as_array).into_iter().flatten();
+        let Some(before) = change.get("before") else { continue };
+        if !actions.any(|a| matches!(a.as_str(), Some("delete" | "update"))) {
+            continue;
+        }
+        let owners = ["security_group_id", "network_acl_id", "prefix_list_id"];
+        for owner in owners.iter().filter_map(|key| before.get(key)?.as_str()) {
+            all.entry((kind, owner)).or_default().push(before);
+        }
+    }
+    all
 }

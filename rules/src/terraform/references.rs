@@ -300,17 +300,14 @@ impl<'a, 'd> Resolver<'a, 'd> {
             _ => None,
         };
         let output = parts.iter().skip(1).find_map(Segment::name);
-        let mut instances: Vec<Vec<Step>> = Vec::new();
-        for resource in &self.document.resources {
-            let is_in = resource.module.starts_with(&scope.module)
-                && resource.module.get(scope.module.len()).is_some_and(|(own, _)| own == name);
-            if is_in {
-                let path = resource.module[..=scope.module.len()].to_vec();
-                if !instances.contains(&path) {
-                    instances.push(path);
-                }
-            }
-        }
+        let depth = scope.module.len();
+        let is_called = |path: &&Vec<Step>| {
+            path.len() == depth + 1
+                && path.starts_with(&scope.module)
+                && path.last().is_some_and(|(own, _)| own == name)
+        };
+        let mut instances: Vec<&Vec<Step>> =
+            self.document.modules.iter().filter(is_called).collect();
         let own = own_key(beside, scope).filter(|_| key.is_none() && instances.len() > 1);
         if own.is_some() {
             self.assumed.borrow_mut().push(String::new());
@@ -321,7 +318,7 @@ impl<'a, 'd> Resolver<'a, 'd> {
             });
         }
         for module in instances {
-            let configuration = self.document.configuration(&module);
+            let configuration = self.document.configuration(module);
             let outputs = configuration.and_then(|c| c.get("outputs")?.as_object());
             for (name, described) in outputs.into_iter().flatten() {
                 if output.is_none_or(|output| output == name)

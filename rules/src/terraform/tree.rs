@@ -159,13 +159,27 @@ pub(super) struct Document<'a> {
     /// The whole of it.
     pub(super) top: &'a Value,
     by_base: HashMap<(Vec<Step>, String), Vec<usize>>,
+    /// Every module instance that has resources.
+    pub(super) modules: Vec<Vec<Step>>,
+    /// What the configuration says of resources, by the names of their modules and their own.
+    blocks: HashMap<(Vec<&'a str>, &'a str), &'a Value>,
 }
 
 impl<'a> Document<'a> {
     pub(super) fn new(source: Arc<Source>, top: &'a Value) -> Self {
         let is_plan = top.get("planned_values").is_some();
-        let mut document =
-            Document { source, resources: Vec::new(), is_plan, top, by_base: HashMap::new() };
+        let mut document = Document {
+            source,
+            resources: Vec::new(),
+            is_plan,
+            top,
+            by_base: HashMap::new(),
+            modules: Vec::new(),
+            blocks: HashMap::new(),
+        };
+        if let Some(root) = top.get("configuration").and_then(|all| all.get("root_module")) {
+            document.configured(&mut Vec::new(), root);
+        }
         let values = if is_plan { "planned_values" } else { "values" };
         document.module(top.get(values).and_then(|values| values.get("root_module")), false);
         // What data sources were read as stands with what was there before.
@@ -199,6 +213,9 @@ impl<'a> Document<'a> {
             let module = path.clone();
             self.resources.push(Resource { address, module, base, kind, key, is_data, values });
         }
+        if !path.is_empty() {
+            self.modules.push(path);
+        }
         for child in list("child_modules") {
             self.module(Some(child), only_data);
         }
@@ -215,13 +232,27 @@ impl<'a> Document<'a> {
         module.iter().try_fold(root, |module, (name, _)| call(module, name)?.get("module"))
     }
 
+    /// Notes what the configuration of a module says of its resources.
+    fn configured(&mut self, path: &mut Vec<&'a str>, module: &'a Value) {
+        for block in module.get("resources").and_then(Value::as_array).into_iter().flatten() {
+            if let Some(address) = block.get("address").and_then(Value::as_str) {
+                self.blocks.entry((path.clone(), address)).or_insert(block);
+            }
+        }
+        let calls = module.get("module_calls").and_then(Value::as_object);
+        for (name, call) in calls.into_iter().flatten() {
+            if let Some(module) = call.get("module") {
+                path.push(name);
+                self.configured(path, module);
+                path.pop();
+            }
+        }
+    }
+
     /// What the configuration says of a resource: its expressions, and `for_each`.
     pub(super) fn block(&self, resource: &Resource<'_>) -> Option<&'a Value> {
-        let resources = self.configuration(&resource.module)?.get("resources")?.as_array()?;
-        let is_it = |block: &&Value| {
-            block.get("address").and_then(Value::as_str) == Some(resource.base.as_str())
-        };
-        resources.iter().find(is_it)
+        let path = resource.module.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>();
+        self.blocks.get(&(path, resource.base.as_str())).copied()
     }
 
     /// The expression of an attribute; `None`: nobody wrote it.
