@@ -4,7 +4,7 @@
 //! `terraform/main.tf`: `plan.json` before anything was there, `state.json` when that was applied to
 //! an emulator of AWS, `change.json` a plan to change it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use proptest::prelude::*;
 use proptest::sample::Index;
@@ -198,12 +198,12 @@ fn plan(resources: &[(&str, Option<Value>, Value, Value)]) -> Value {
         };
         json!({ "address": address, "mode": "managed", "type": kind, "name": name, "index": index, "values": values })
     }).collect();
-    let mut configured: Vec<Value> = Vec::new();
+    let (mut configured, mut known) = (Vec::new(), HashSet::new());
     for (base, _, _, expressions) in resources {
         let for_each = &expressions["for_each"];
         let block =
             json!({ "address": base, "expressions": expressions, "for_each_expression": for_each });
-        if !configured.iter().any(|known| known["address"] == block["address"]) {
+        if known.insert(*base) {
             configured.push(block);
         }
     }
@@ -597,6 +597,32 @@ fn a_plan_knows_what_was_read_before_it() {
     assert_eq!(policy.interfaces[0].subnet, "subnet-1");
     assert_eq!(policy.interfaces[0].security_groups, ["aws_default_security_group.d"]);
     assert!(policy.security_groups[0].egress.is_empty());
+}
+
+/// Thousands of resources, each of which refers to others.
+#[test]
+fn a_large_plan_is_read_whole() {
+    let groups: Vec<String> = (0..1000).map(|n| format!("aws_security_group.g{n}")).collect();
+    let rules: Vec<String> =
+        (0..4000).map(|n| format!("aws_vpc_security_group_ingress_rule.r{n}")).collect();
+    let mut resources: Vec<(&str, Option<Value>, Value, Value)> = Vec::new();
+    for group in &groups {
+        resources.push((group, None, json!({ "name": group, "vpc_id": "vpc-1" }), json!({})));
+    }
+    for (n, rule) in rules.iter().enumerate() {
+        let values = json!({ "ip_protocol": "tcp", "from_port": n, "to_port": n });
+        let to = |group: &str| json!({ "references": [format!("{group}.id"), group] });
+        let expressions = json!({ "security_group_id": to(&groups[n % 1000]),
+            "referenced_security_group_id": to(&groups[n / 4]) });
+        resources.push((rule, None, values, expressions));
+    }
+    let policy = loaded(&plan(&resources).to_string()).policy;
+    assert_eq!(policy.security_groups.len(), 1000);
+    for (n, group) in policy.security_groups.iter().enumerate() {
+        let peers: Vec<_> = group.ingress.iter().map(|rule| rule.peer.to_string()).collect();
+        let expected: Vec<_> = (0..4).map(|lap| groups[(lap * 1000 + n) / 4].clone()).collect();
+        assert_eq!(peers, expected, "{}", group.id);
+    }
 }
 
 /// One range of a list is known, another not.
