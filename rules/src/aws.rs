@@ -8,8 +8,8 @@
 //! A dump is rarely complete. What it refers to without describing it is for
 //! [`crate::load`] to report; what AWS leaves out has AWS's default.
 
-mod cursor;
 mod read;
+mod write;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,9 +17,10 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use serde_json::Value;
 
-use self::cursor::Cursor;
 use self::read::{Destination, RouteTable};
+pub use self::write::write;
 use crate::diagnostic::{Diagnostic, Origin, Source, SourceKind};
+use crate::json::Cursor;
 use crate::model::{
     Direction, Interface, NetworkAcl, Peer, Peering, Policy, PrefixList, RouteTarget,
     SecurityGroup, Subnet, Vpc,
@@ -56,6 +57,18 @@ struct Entries {
     ranges: Vec<IpNet>,
 }
 
+/// Objects that another reader has made, to be put together with those of the answers.
+#[derive(Default)]
+pub(crate) struct Parts {
+    pub(crate) vpcs: Vec<Vpc>,
+    pub(crate) subnets: Vec<Subnet>,
+    pub(crate) prefix_lists: Vec<PrefixList>,
+    pub(crate) groups: Vec<SecurityGroup>,
+    /// ACLs, and the subnets that each is associated with.
+    pub(crate) acls: Vec<(NetworkAcl, Vec<String>)>,
+    pub(crate) interfaces: Vec<Interface>,
+}
+
 /// Keys of answers that say nothing about what passes.
 const SILENT: [&str; 4] = ["ResponseMetadata", "NextToken", "status_code", "Owner"];
 
@@ -65,16 +78,17 @@ impl Dump {
         let source =
             Arc::new(Source { name: name.to_owned(), kind: SourceKind::Aws, ..Source::default() });
         let top = Cursor { at: Origin::new(&source, ""), value: &value };
-        if value.get("terraform_version").is_some() || value.get("planned_values").is_some() {
-            out.push(Diagnostic::error(
-                "not-read",
-                &top.at,
-                "this is a Terraform plan, which sgwall does not read",
-                "apply it, and save the answers of `aws ec2 describe-*`",
-            ));
-            return;
-        }
         self.answer(&top, out);
+    }
+
+    /// Adds what another reader has made.
+    pub(crate) fn extend(&mut self, parts: Parts) {
+        self.vpcs.extend(parts.vpcs);
+        self.subnets.extend(parts.subnets);
+        self.prefix_lists.extend(parts.prefix_lists);
+        self.groups.extend(parts.groups);
+        self.acls.extend(parts.acls);
+        self.interfaces.extend(parts.interfaces);
     }
 
     fn answer(&mut self, c: &Cursor<'_>, out: &mut Vec<Diagnostic>) {
@@ -328,7 +342,7 @@ impl Dump {
             out.push(Diagnostic::note(
                 "default-acl",
                 &first.origin,
-                "the dump has no network ACLs: every subnet is taken to have the default one, \
+                "no network ACLs are described: every subnet is taken to have the default one, \
                  which allows all",
                 "add the answer of `aws ec2 describe-network-acls`",
             ));

@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 /// A policy file as far as messages need it: its name, and the line of each path in it.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Source {
     /// The file's name as the user gave it.
     pub name: String,
@@ -24,6 +24,9 @@ pub enum SourceKind {
     Native,
     /// AWS, in an answer of its API: what it says, AWS has accepted.
     Aws,
+    /// Terraform, in `terraform show -json`. Judged as AWS's answers: most of what a plan holds is
+    /// there already, and AWS judges the rest when it is applied.
+    Terraform,
 }
 
 /// Where in a policy something was said.
@@ -32,7 +35,8 @@ pub struct Origin {
     /// The file.
     pub source: Arc<Source>,
     /// The path in the file: `security_group[0].ingress[3]` (TOML), or
-    /// `SecurityGroups[0].IpPermissions[1].IpRanges[0]` (JSON).
+    /// `SecurityGroups[0].IpPermissions[1].IpRanges[0]` (AWS), or
+    /// `module.web.aws_security_group.app.ingress[0].cidr_blocks[1]` (Terraform).
     pub path: Arc<str>,
 }
 

@@ -1,8 +1,9 @@
 //! What is allowed: the policy model, its loaders, its validation and its compiled form.
 //!
 //! * [`model`] is the policy as a person or AWS states it.
-//! * [`native`] reads it from TOML, [`aws`] from the JSON that `aws ec2 describe-*` prints;
-//!   [`load`] tells them apart, merges several files and validates the whole.
+//! * [`native`] reads it from TOML, [`aws`] from the JSON that `aws ec2 describe-*` prints, a private
+//!   module from that of `terraform show -json`; [`load`] tells them apart, merges several files and
+//!   validates the whole.
 //! * [`edit`] changes it as the EC2 API does, with AWS's checks and error codes.
 //! * [`compile`] turns a valid policy into [`compile::CompiledPolicy`]: a matcher for each
 //!   direction of each set of groups and for each network ACL, with lookups in constant time.
@@ -20,6 +21,7 @@ pub mod diagnostic;
 pub mod edit;
 pub mod explain;
 pub mod instance_types;
+mod json;
 pub mod limits;
 pub mod lint;
 pub mod load;
@@ -28,5 +30,6 @@ pub mod model;
 pub mod native;
 pub mod oracle;
 pub mod region;
+mod terraform;
 pub mod text;
 mod validate;

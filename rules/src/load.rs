@@ -1,4 +1,4 @@
-//! Policies from bytes: tells native files from AWS's, merges them, validates the whole.
+//! Policies from bytes: tells native files from AWS's and Terraform's, merges them, validates the whole.
 
 use std::sync::Arc;
 
@@ -6,6 +6,7 @@ use crate::aws;
 use crate::diagnostic::{Diagnostic, Origin, Severity, Source};
 use crate::model::Policy;
 use crate::native;
+use crate::terraform;
 use crate::validate::validate;
 
 /// One file of a policy.
@@ -27,7 +28,7 @@ pub struct Loaded {
 }
 
 /// Reads, merges and validates the files of a policy. What begins as a JSON object or array is
-/// AWS's, all else is TOML.
+/// AWS's, or Terraform's by its keys; all else is TOML.
 ///
 /// # Errors
 /// Every finding, warnings among them, if at least one is an error.
@@ -68,7 +69,8 @@ fn utf8<'a>(input: &Input<'a>, out: &mut Vec<Diagnostic>) -> Option<&'a str> {
         Ok(text) => Some(text),
         Err(error) => {
             let message = format!("not UTF-8 text: byte {} is invalid", error.valid_up_to());
-            let mend = "a policy is TOML, or JSON from `aws ec2 describe-*`; save it as UTF-8";
+            let mend = "a policy is TOML, or JSON from `aws ec2 describe-*` or `terraform show -json`; save \
+                        it as UTF-8";
             out.push(Diagnostic::error("syntax", &whole(&input.name), message, mend));
             None
         }
@@ -89,6 +91,9 @@ fn is_key_start(c: char) -> bool {
 
 fn add_json(dump: &mut aws::Dump, input: &Input<'_>, text: &str, out: &mut Vec<Diagnostic>) {
     match serde_json::from_str(text) {
+        Ok(value) if terraform::is_terraform(&value) => {
+            dump.extend(terraform::read(&input.name, &value, out));
+        }
         Ok(value) => dump.add(&input.name, value, out),
         Err(error) => {
             let lines = std::iter::once((String::new(), error.line() as u32)).collect();
@@ -97,7 +102,8 @@ fn add_json(dump: &mut aws::Dump, input: &Input<'_>, text: &str, out: &mut Vec<D
                 "syntax",
                 &Origin::new(&Arc::new(source), ""),
                 format!("not valid JSON: {error}"),
-                "save the answer of `aws ec2 describe-*` again, whole and with --output json",
+                "save the answer of `aws ec2 describe-*` again, whole and with --output json, or the \
+                 output of `terraform show -json`",
             ));
         }
     }

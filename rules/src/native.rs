@@ -7,14 +7,17 @@
 mod classic;
 mod fields;
 mod ports;
+mod write;
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 
 pub use self::fields::nearest;
 use self::fields::{Fields, parse};
-use crate::diagnostic::{Diagnostic, Origin};
+pub use self::write::write;
+use crate::diagnostic::{Diagnostic, Origin, SourceKind};
 use crate::limits::{Limits, TIMEOUTS};
 use crate::model::{
     AclAction, Compat, Direction, Exempt, ExemptTraffic, FlowLimits, GroupRef, Interface, L4Match,
@@ -25,6 +28,7 @@ use crate::text;
 
 const TOP: &[&str] = &[
     "version",
+    "accepted",
     "compat",
     "icmp_related",
     "exempt",
@@ -62,7 +66,11 @@ impl Files {
     /// Reads one file. What is wrong goes to `out`; what could be read is kept, so that later
     /// checks find more faults, but a policy with an error is never used.
     pub fn add(&mut self, name: &str, text: &str, out: &mut Vec<Diagnostic>) {
-        let Some((table, source)) = parse(name, text, out) else { return };
+        let Some((table, mut source)) = parse(name, text, out) else { return };
+        let accepted = table.get_ref().get("accepted").and_then(|value| value.get_ref().as_bool());
+        if accepted == Some(true) {
+            Arc::make_mut(&mut source).kind = SourceKind::Aws;
+        }
         let top = Fields::new(table.get_ref(), Origin::new(&source, ""), TOP, out);
         if top.has("version") {
             top.integer::<u8>("version", (1, 1), out);
@@ -74,6 +82,7 @@ impl Files {
                 "begin the file with version = 1",
             ));
         }
+        top.boolean("accepted", out);
         self.settings(&top, out);
         for fields in top.tables("vpc", &["id", "cidrs", "classic_link"], out) {
             let vpc = Vpc {
@@ -93,21 +102,33 @@ impl Files {
                 id: fields.required("id", out),
                 name: fields.string("name", out),
                 max_entries: fields.integer("max_entries", (1, 1000), out),
-                entries: Some(cidrs(&fields, "entries", out)),
+                // AWS's answers may name a list and not tell its entries.
+                entries: (!is_accepted(&fields.at) || fields.has("entries"))
+                    .then(|| cidrs(&fields, "entries", out)),
                 origin: fields.at,
             };
             self.policy.prefix_lists.push(list);
         }
-        const GROUP: &[&str] =
-            &["id", "name", "description", "vpc", "classic", "default", "ingress", "egress"];
+        const GROUP: &[&str] = &[
+            "id",
+            "name",
+            "description",
+            "vpc",
+            "owner",
+            "classic",
+            "default",
+            "ingress",
+            "egress",
+        ];
         for fields in top.tables("security_group", GROUP, out) {
             self.group(fields, out);
         }
-        for fields in top.tables("network_acl", &["id", "vpc", "ingress", "egress"], out) {
+        for fields in top.tables("network_acl", &["id", "vpc", "default", "ingress", "egress"], out)
+        {
             let acl = NetworkAcl {
                 id: fields.required("id", out),
                 vpc: fields.string("vpc", out),
-                is_default: false,
+                is_default: fields.boolean("default", out).unwrap_or(false),
                 ingress: entries(&fields, "ingress", out),
                 egress: entries(&fields, "egress", out),
                 origin: fields.at,
@@ -144,7 +165,8 @@ impl Files {
             let port = ports::port(fields, out);
             self.policy.ports.push(port);
         }
-        for fields in top.tables("peering", &["id", "vpcs", "active", "inter_region"], out) {
+        for fields in top.tables("peering", &["id", "vpcs", "cidrs", "active", "inter_region"], out)
+        {
             if let Some(peering) = peering(fields, out) {
                 self.policy.peerings.push(peering);
             }
@@ -209,7 +231,7 @@ impl Files {
             name: name.unwrap_or_else(|| if is_default { "default".into() } else { id.clone() }),
             description: fields.string("description", out).unwrap_or_default(),
             vpc: fields.string("vpc", out),
-            owner: None,
+            owner: fields.string("owner", out),
             is_default,
             ingress: group_rules(&fields, "ingress", out),
             egress: group_rules(&fields, "egress", out),
@@ -241,6 +263,9 @@ impl Files {
         let first_peering = policy.peerings.len();
         policy.peerings.append(&mut mine.peerings);
         for peering in &mut policy.peerings[first_peering..] {
+            if !peering.cidrs.is_empty() {
+                continue;
+            }
             let ends = policy.vpcs.iter().filter(|vpc| peering.vpcs.contains(&vpc.id));
             peering.cidrs =
                 ends.flat_map(|vpc| vpc.cidrs.iter().map(|&cidr| (vpc.id.clone(), cidr))).collect();
@@ -384,6 +409,7 @@ fn group_rules(
     out: &mut Vec<Diagnostic>,
 ) -> Vec<SecurityGroupRule> {
     const RULE: &[&str] = &[
+        "id",
         "protocol",
         "ports",
         "type",
@@ -392,6 +418,9 @@ fn group_rules(
         "group",
         "prefix_list",
         "peering",
+        "group_vpc",
+        "group_owner",
+        "stale",
         "description",
     ];
     let mut rules = Vec::new();
@@ -400,7 +429,7 @@ fn group_rules(
         let peer = peer(&rule, out);
         let description = rule.string("description", out);
         if let (Some(matches), Some(peer)) = (matches, peer) {
-            let id = format!("{direction}-{n}");
+            let id = rule.string("id", out).unwrap_or_else(|| format!("{direction}-{n}"));
             rules.push(SecurityGroupRule { id, matches, peer, description, origin: rule.at });
         }
     }
@@ -412,6 +441,8 @@ fn peer(rule: &Fields<'_, '_>, out: &mut Vec<Diagnostic>) -> Option<Peer> {
     const PEERS: [&str; 3] = ["cidr", "group", "prefix_list"];
     let given: Vec<_> = PEERS.into_iter().filter(|key| rule.has(key)).collect();
     let peering = rule.string("peering", out);
+    let (vpc, owner) = (rule.string("group_vpc", out), rule.string("group_owner", out));
+    let stale = rule.boolean("stale", out).unwrap_or(false);
     let [key] = given[..] else {
         let (code, message) = match given.is_empty() {
             true => ("MissingParameter", "the rule names no peer".to_owned()),
@@ -424,18 +455,20 @@ fn peer(rule: &Fields<'_, '_>, out: &mut Vec<Diagnostic>) -> Option<Peer> {
         out.push(Diagnostic::error(code, &rule.at, message, mend));
         return None;
     };
-    if peering.is_some() && key != "group" {
+    let of_groups = ["peering", "group_vpc", "group_owner", "stale"];
+    for other in of_groups.into_iter().filter(|other| rule.has(other) && key != "group") {
         out.push(Diagnostic::error(
             "InvalidParameterCombination",
-            &rule.at.field("peering"),
-            "\"peering\" belongs to a group of another VPC",
+            &rule.at.field(other),
+            format!("{other:?} belongs to a group of another VPC"),
             "remove it, or name the group",
         ));
     }
     match key {
         "cidr" => cidr(&rule.at.field(key), &rule.string(key, out)?, out).map(Peer::Cidr),
         "group" => {
-            Some(Peer::Group(GroupRef { peering, ..GroupRef::local(rule.string(key, out)?) }))
+            let id = rule.string(key, out)?;
+            Some(Peer::Group(GroupRef { id, vpc, owner, peering, stale }))
         }
         _ => Some(Peer::PrefixList(rule.string(key, out)?)),
     }
@@ -601,7 +634,7 @@ fn interface(fields: Fields<'_, '_>, out: &mut Vec<Diagnostic>) -> Interface {
         addresses.extend(address(&at, &text, out));
     }
     let groups = fields.strings("security_groups", out);
-    if groups.is_empty() && fields.has("security_groups") {
+    if groups.is_empty() && fields.has("security_groups") && !is_accepted(&fields.at) {
         out.push(Diagnostic::error(
             "InvalidParameterValue",
             &fields.at.field("security_groups"),
@@ -622,7 +655,10 @@ fn interface(fields: Fields<'_, '_>, out: &mut Vec<Diagnostic>) -> Interface {
     let mac = mac(&fields, out);
     Interface {
         id: fields.required("id", out),
-        subnet: fields.required("subnet", out),
+        subnet: match is_accepted(&fields.at) {
+            true => fields.string("subnet", out).unwrap_or_default(),
+            false => fields.required("subnet", out),
+        },
         addresses,
         public,
         security_groups: groups.into_iter().map(|(_, id)| id).collect(),
@@ -635,6 +671,11 @@ fn interface(fields: Fields<'_, '_>, out: &mut Vec<Diagnostic>) -> Interface {
         instance_type: fields.string("instance_type", out),
         origin: fields.at,
     }
+}
+
+/// Whether AWS has accepted what the file says.
+fn is_accepted(at: &Origin) -> bool {
+    at.source.kind != SourceKind::Native
 }
 
 fn mac(fields: &Fields<'_, '_>, out: &mut Vec<Diagnostic>) -> Option<[u8; 6]> {
@@ -697,7 +738,12 @@ fn peering(fields: Fields<'_, '_>, out: &mut Vec<Diagnostic>) -> Option<Peering>
         ));
         return None;
     };
-    Some(Peering { id, vpcs, cidrs: Vec::new(), active, inter_region, origin: fields.at })
+    let mut ranges = Vec::new();
+    for range in fields.tables("cidrs", &["vpc", "cidr"], out) {
+        let (vpc, text) = (range.required("vpc", out), range.required("cidr", out));
+        ranges.extend(cidr(&range.at.field("cidr"), &text, out).map(|cidr| (vpc, cidr)));
+    }
+    Some(Peering { id, vpcs, cidrs: ranges, active, inter_region, origin: fields.at })
 }
 
 /// An array of ranges; those with host bits are stored canonical, with a warning.

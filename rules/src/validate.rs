@@ -72,8 +72,10 @@ impl Report<'_> {
         mend: impl Into<String>,
     ) {
         self.out.push(match at.source.kind {
-            SourceKind::Aws if !self.is_strict => Diagnostic::warning(code, at, message, mend),
-            SourceKind::Native | SourceKind::Aws => Diagnostic::error(code, at, message, mend),
+            SourceKind::Aws | SourceKind::Terraform if !self.is_strict => {
+                Diagnostic::warning(code, at, message, mend)
+            }
+            _ => Diagnostic::error(code, at, message, mend),
         });
     }
 
@@ -113,12 +115,13 @@ impl Report<'_> {
                 format!("there is no {what} {id:?}"),
                 "correct the id, or add the file that describes it",
             )),
-            SourceKind::Aws => {
+            kind => {
                 if self.missing.insert((what, id.to_owned())) {
+                    let whole = if kind == SourceKind::Aws { "dump" } else { "configuration" };
                     self.out.push(Diagnostic::warning(
                         code,
                         at,
-                        format!("the {what} {id:?} is outside the dump: {effect}"),
+                        format!("the {what} {id:?} is outside the {whole}: {effect}"),
                         format!("add the answer of `aws ec2 {}`", command(what)),
                     ));
                 }
@@ -140,12 +143,12 @@ fn command(what: &str) -> &'static str {
     }
 }
 
-/// The place of a native file's field; AWS's answers name their fields otherwise, so there it is
-/// the object itself.
+/// The place of a native file's field; AWS and Terraform name their fields otherwise, so there it
+/// is the object itself.
 fn field(origin: &Origin, name: &str) -> Origin {
     match origin.source.kind {
         SourceKind::Native => origin.field(name),
-        SourceKind::Aws => origin.clone(),
+        SourceKind::Aws | SourceKind::Terraform => origin.clone(),
     }
 }
 

@@ -671,7 +671,7 @@ fn json_that_is_none_and_text_that_is_none() {
     for (text, expected) in [
         (
             "{ \"SecurityGroups\": [",
-            "error[syntax]: x:1: not valid JSON: EOF while parsing a list at line 1 column 21; save the answer of `aws ec2 describe-*` again, whole and with --output json",
+            "error[syntax]: x:1: not valid JSON: EOF while parsing a list at line 1 column 21; save the answer of `aws ec2 describe-*` again, whole and with --output json, or the output of `terraform show -json`",
         ),
         (
             "[limits",
@@ -685,6 +685,6 @@ fn json_that_is_none_and_text_that_is_none() {
     assert_eq!(found[0].severity, Severity::Error);
     assert_eq!(
         found[0].to_string(),
-        "error[syntax]: x: not UTF-8 text: byte 1 is invalid; a policy is TOML, or JSON from `aws ec2 describe-*`; save it as UTF-8"
+        "error[syntax]: x: not UTF-8 text: byte 1 is invalid; a policy is TOML, or JSON from `aws ec2 describe-*` or `terraform show -json`; save it as UTF-8"
     );
 }

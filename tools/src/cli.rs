@@ -6,9 +6,13 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::bench::BenchCommand;
+use crate::convert::args::ConvertArgs;
+use crate::diff::args::DiffArgs;
 use crate::failure::Failure;
 use crate::replay::{At, MAX_WORKERS};
 use crate::run::{AskArgs, CONTROL, FlowsArgs, RunArgs, TraceArgs};
+use crate::test::args::TestArgs;
+use crate::top::args::TopArgs;
 use ipnet::IpNet;
 use sgwall_dataplane::flow_log::{Format, Interval, InvalidInterval, Traffic};
 use sgwall_dataplane::{Config, FullTable, check_reserves};
@@ -40,6 +44,8 @@ pub(crate) enum Command {
     Explain(ExplainArgs),
     /// Check a policy: errors, what is probably not meant, path-MTU black holes
     Check(CheckArgs),
+    /// Write a policy in another form: native TOML, AWS's JSON, or nftables'
+    Convert(ConvertArgs),
     /// Compare two policies: as sets of traffic, and by what real traffic would meet
     Diff(DiffArgs),
     /// Run policy tests: packets and captures, and what must become of them
@@ -91,7 +97,8 @@ pub(crate) struct ReplayArgs {
     #[arg(value_name = "CAPTURE")]
     pub(crate) captures: Vec<PathBuf>,
 
-    /// Policy: TOML files, AWS JSON (`aws ec2 describe-*`), or directories of them, merged
+    /// Policy: TOML files, AWS JSON (`aws ec2 describe-*`), Terraform's (`terraform show -json`), or
+    /// directories of them, merged
     #[arg(short, long, value_name = "FILE|DIR", num_args = 1..)]
     pub(crate) policy: Vec<PathBuf>,
 
@@ -299,7 +306,8 @@ pub(crate) struct ExplainArgs {
     #[arg(value_name = "PACKET|CAPTURE", required = true)]
     pub(crate) packet: Vec<String>,
 
-    /// Policy: a TOML file, AWS JSON (`aws ec2 describe-*`), or a directory of them (repeatable)
+    /// Policy: a TOML file, AWS JSON (`aws ec2 describe-*`), Terraform's (`terraform show -json`), or
+    /// a directory of them (repeatable)
     #[arg(short, long, value_name = "FILE|DIR", required_unless_present = "live")]
     pub(crate) policy: Vec<PathBuf>,
 
@@ -342,7 +350,8 @@ Examples:
 Exit status: 0 no errors; 1 warnings, with --strict; 2 errors, or the command line is wrong; 3 a file \
 could not be read.")]
 pub(crate) struct CheckArgs {
-    /// Policy: TOML files, AWS JSON (`aws ec2 describe-*`), or directories of them, merged
+    /// Policy: TOML files, AWS JSON (`aws ec2 describe-*`), Terraform's (`terraform show -json`), or
+    /// directories of them, merged
     #[arg(value_name = "POLICY", required = true)]
     pub(crate) policy: Vec<PathBuf>,
 
@@ -358,156 +367,6 @@ pub(crate) struct CheckArgs {
     /// End with status 1 if there are warnings
     #[arg(long)]
     pub(crate) strict: bool,
-
-    /// Print a JSON object
-    #[arg(long)]
-    pub(crate) json: bool,
-}
-
-/// Arguments of `sgwall top`.
-#[derive(Debug, Args)]
-#[command(after_help = "\
-Keys: 1 to 5 or Tab choose a list; Up, Down, PgUp, PgDn scroll; Space pauses; q quits. Flows and senders \
-are of sampled verdicts, at most 2,000 a second, and only while they are shown.
-
-Exit status: 0 ended by a key; 2 the command line is wrong, or there is no terminal; 3 no firewall answers.")]
-pub(crate) struct TopArgs {
-    /// The control socket of the firewall
-    #[arg(long, value_name = "SOCKET", default_value = CONTROL)]
-    pub(crate) control: PathBuf,
-
-    /// Seconds between two looks, from 0.2
-    #[arg(long, value_name = "S", default_value_t = 1.0, value_parser = look_interval)]
-    pub(crate) interval: f64,
-
-    /// The list that is shown first
-    #[arg(long, value_name = "LIST", value_enum, default_value_t = ListArg::Interfaces)]
-    pub(crate) list: ListArg,
-
-    /// Print one screen as text after one interval, and end
-    #[arg(long)]
-    pub(crate) once: bool,
-}
-
-/// A list of `sgwall top`.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub(crate) enum ListArg {
-    /// Rates by interface
-    Interfaces,
-    /// Verdicts by reason
-    Reasons,
-    /// Flows with most packets
-    Flows,
-    /// Senders with most packets
-    Senders,
-    /// Rules by hits
-    Rules,
-}
-
-fn look_interval(text: &str) -> Result<f64, String> {
-    let seconds = text.parse().ok().filter(|seconds| (0.2..=3600.0).contains(seconds));
-    seconds.ok_or_else(|| "expected seconds, 0.2 to 3600".to_owned())
-}
-
-/// Arguments of `sgwall diff`.
-#[derive(Debug, Args)]
-#[command(after_help = "\
-Examples:
-  sgwall diff old.toml new.toml
-  sgwall diff old/ new/ --capture monday.pcap
-  sgwall diff dump/ plan.json --flow-log vpc-flow-log.txt --json
-  sgwall diff /etc/sgwall/policy.toml new.toml --live
-
-Exit status: 0 compared; 1 with --exit-code, something differs; 2 a policy, a flow log or the command \
-line is wrong; 3 a file could not be read, a capture is damaged, or no firewall answers.")]
-pub(crate) struct DiffArgs {
-    /// The policy before: a file, or a directory of them
-    #[arg(value_name = "OLD")]
-    pub(crate) old: PathBuf,
-
-    /// The policy after
-    #[arg(value_name = "NEW")]
-    pub(crate) new: PathBuf,
-
-    /// Captures whose packets both policies judge (repeatable)
-    #[arg(long, value_name = "FILE")]
-    pub(crate) capture: Vec<PathBuf>,
-
-    /// Flow logs in the format of Amazon VPC, whose flows both policies judge as if they began anew
-    /// (repeatable)
-    #[arg(long, value_name = "FILE")]
-    pub(crate) flow_log: Vec<PathBuf>,
-
-    /// Ask a running firewall for its tracked flows, and which of them the new policy would not admit
-    #[arg(long)]
-    pub(crate) live: bool,
-
-    /// The control socket of that firewall
-    #[arg(long, value_name = "SOCKET", default_value = CONTROL)]
-    pub(crate) control: PathBuf,
-
-    #[command(flatten)]
-    pub(crate) traffic: TrafficArgs,
-
-    /// End with status 1 if anything differs
-    #[arg(long)]
-    pub(crate) exit_code: bool,
-
-    /// List everything, not only the first rows
-    #[arg(long)]
-    pub(crate) all: bool,
-
-    /// Print a JSON object
-    #[arg(long)]
-    pub(crate) json: bool,
-}
-
-/// Arguments of `sgwall test`.
-#[derive(Debug, Args)]
-#[command(after_help = "\
-A test file:
-  policy = \"web.toml\"
-
-  [[test]]
-  name = \"the office may log in, and nobody else\"
-  steps = [
-    \"tcp 203.0.113.9:50000 -> 10.0.1.10:22 S => pass allowed-tracked\",
-    \"tcp 198.51.100.7:50000 -> 10.0.1.10:22 S => drop no-rule\",
-    \"after reload of web-v2.toml\",
-    \"tcp 203.0.113.9:50000 -> 10.0.1.10:22 A => pass established by sg-web/ingress-2\",
-  ]
-
-  [[test]]
-  name = \"last Monday's traffic\"
-  capture = \"monday.pcap\"
-  expect = [
-    \"every packet to 10.0.1.10:443 passes\",
-    \"nothing from 198.51.100.0/24 passes\",
-    \"no more than 0.1% dropped\",
-  ]
-
-Exit status: 0 all passed; 1 a test failed; 2 a test file, a policy or the command line is wrong; 3 a \
-file could not be read or written, or a capture is damaged.")]
-pub(crate) struct TestArgs {
-    /// Test files, or directories whose files that end in .test.toml are meant
-    #[arg(value_name = "FILE|DIR", default_value = ".")]
-    pub(crate) paths: Vec<PathBuf>,
-
-    /// Run only the tests that have this text in their name
-    #[arg(long, value_name = "TEXT")]
-    pub(crate) only: Option<String>,
-
-    /// Write the results as JUnit XML to this file
-    #[arg(long, value_name = "FILE")]
-    pub(crate) junit: Option<PathBuf>,
-
-    /// Write the failures as SARIF to this file
-    #[arg(long, value_name = "FILE")]
-    pub(crate) sarif: Option<PathBuf>,
-
-    /// Run them again whenever a test, a policy or a capture changes
-    #[arg(long)]
-    pub(crate) watch: bool,
 
     /// Print a JSON object
     #[arg(long)]

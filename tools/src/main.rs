@@ -7,6 +7,7 @@ mod ask;
 mod bench;
 mod check;
 mod cli;
+mod convert;
 mod diff;
 mod explain;
 mod failure;
@@ -37,6 +38,7 @@ fn main() -> ExitCode {
         Command::Bench(command) => bench::run(&command).map(|()| 0),
         Command::Check(args) => check::run(&args),
         Command::Completions { shell } => pages::completions(shell).map(|()| 0),
+        Command::Convert(args) => convert::run(&args).map(|()| 0),
         Command::Diff(args) => diff::run(&args),
         Command::Explain(args) => explain::run(&args).map(|()| 0),
         Command::Flows(args) => ask::flows(&args).map(|()| 0),

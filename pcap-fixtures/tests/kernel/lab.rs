@@ -16,7 +16,25 @@ use sgwall_netio::netns::Scratch;
 use sgwall_packet::Direction;
 use sgwall_packet::build::{checksum, ethernet};
 
-use crate::nft::{INSTANCE, NETWORK, SEEN};
+use crate::nft::Devices;
+
+/// The device behind which the instance is, and the one towards the network.
+const INSTANCE: &str = "inst";
+const NETWORK: &str = "net";
+pub(crate) const DEVICES: Devices<'static> = Devices { instance: INSTANCE, network: NETWORK };
+
+/// Notes which packets the kernel's tracking calls invalid, by the tag that they bear; made once.
+const SEEN: &str = "
+table inet seen {
+  set invalid4 { typeof ip id; flags dynamic; size 65535; }
+  set invalid6 { typeof ip6 flowlabel; flags dynamic; size 65535; }
+  chain note {
+    type filter hook prerouting priority -150;
+    ct state invalid meta nfproto ipv4 update @invalid4 { ip id }
+    ct state invalid meta nfproto ipv6 update @invalid6 { ip6 flowlabel }
+  }
+}
+";
 
 /// The MAC address that [`ethernet`] sends to.
 const MAC: &str = "02:00:00:00:00:02";

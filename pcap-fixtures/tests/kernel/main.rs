@@ -10,6 +10,7 @@
 
 mod captures;
 mod lab;
+#[path = "../../../tools/src/convert/nft.rs"]
 mod nft;
 #[path = "../oracle/policies.rs"]
 mod policies;
@@ -190,7 +191,7 @@ fn compare(
         .collect();
     let mut history = String::new();
     for ((policy, until), generation) in parts.iter().zip(0..) {
-        let commands = nft::commands(policy, &policy.interfaces[0]);
+        let commands = nft::commands(policy, &policy.interfaces[0], lab::DEVICES);
         lab.load(&commands);
         passed.extend(lab.send(&packets[from..*until], 1 + from as u32));
         let compiled = Arc::new(CompiledPolicy::compile(policy, Generation(generation)));

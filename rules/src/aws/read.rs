@@ -4,8 +4,8 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::cursor::{Cursor, invalid};
 use crate::diagnostic::Diagnostic;
+use crate::json::{Cursor, invalid};
 use crate::model::{
     AclAction, FlowLimits, GroupRef, Interface, L4Match, NetworkAcl, NetworkAclEntry, Peer,
     Peering, PrefixList, Route, RouteTarget, SecurityGroup, SecurityGroupRule, Subnet, Timeouts,

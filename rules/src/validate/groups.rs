@@ -70,7 +70,7 @@ pub(super) fn check(policy: &Policy, index: &Index<'_>, report: &mut Report<'_>)
 fn check_names(group: &SecurityGroup, report: &mut Report<'_>) {
     let at = &group.origin;
     // What AWS named, AWS allowed; EC2-Classic had another character set (SEMANTICS 1.8).
-    if at.source.kind == SourceKind::Aws {
+    if at.source.kind != SourceKind::Native {
         return;
     }
     if !group.id.starts_with("sg-") {

@@ -299,7 +299,7 @@ fn check_interface(
         );
     }
     let groups = &interface.security_groups;
-    if groups.is_empty() && at.source.kind == SourceKind::Aws {
+    if groups.is_empty() && at.source.kind != SourceKind::Native {
         let message = "the interface has no security group: nothing is allowed on it";
         report.warn("InvalidParameterValue", at, message, "");
     }

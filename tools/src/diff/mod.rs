@@ -1,5 +1,6 @@
 //! `sgwall diff`: what a new policy changes, as sets of traffic and for real traffic.
 
+pub(crate) mod args;
 mod flows;
 mod log;
 mod report;
@@ -14,9 +15,9 @@ use sgwall_rules::compile::Generation;
 use sgwall_rules::model::protocol_name;
 
 use crate::ask;
-use crate::cli::DiffArgs;
 use crate::failure::Failure;
 use crate::policy::Loaded;
+use args::DiffArgs;
 use flows::{Begun, Flows};
 
 /// Version of the JSON object, documented in `docs/guides/diff.md`.

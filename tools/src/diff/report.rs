@@ -6,8 +6,8 @@ use anstyle::Style;
 use sgwall_rules::compare::{Comparison, Gains, Presence, RuleFate};
 
 use super::Difference;
+use super::args::DiffArgs;
 use super::flows::{Changed, Flows};
-use crate::cli::DiffArgs;
 use crate::failure::Failure;
 use crate::style::{grouped, verdict};
 use crate::wrap::plural;

@@ -30,7 +30,8 @@ end the firewall. While it does not run, nothing passes.
 Exit status: 0 ended as told; 1 the firewall failed while running; 2 the command line or the policy \
 is wrong; 3 a device, a socket or a file could not be opened.")]
 pub(crate) struct RunArgs {
-    /// Policy: a TOML file, AWS JSON (`aws ec2 describe-*`), or a directory of them (repeatable)
+    /// Policy: a TOML file, AWS JSON (`aws ec2 describe-*`), Terraform's (`terraform show -json`), or
+    /// a directory of them (repeatable)
     #[arg(short, long, value_name = "FILE|DIR", required = true)]
     pub(crate) policy: Vec<PathBuf>,
 

@@ -3,6 +3,7 @@
 //! [`file`] reads test files, [`expect`] what is expected of a packet and [`claim`] what is said of a
 //! capture, [`judge`] runs them, [`report`] tells. `docs/guides/policy-tests.md` is the guide.
 
+pub(crate) mod args;
 mod claim;
 mod expect;
 mod file;
@@ -14,10 +15,10 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use args::TestArgs;
 use file::TestFile;
 use report::Report;
 
-use crate::cli::TestArgs;
 use crate::failure::Failure;
 use crate::run::changed;
 

@@ -3,6 +3,7 @@
 //! [`sample`] asks for counters and looks at some of the verdicts, [`view`] draws. Nothing is asked
 //! of the packet path but counters, and verdicts only while flows or senders are shown.
 
+pub(crate) mod args;
 mod sample;
 mod view;
 
@@ -13,8 +14,8 @@ use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
 
-use crate::cli::TopArgs;
 use crate::failure::Failure;
+use args::{ListArg, TopArgs};
 use sample::{Interval, Sample, Sampler, Seen};
 use view::{Tab, View};
 
@@ -183,9 +184,8 @@ impl Top {
     }
 }
 
-impl From<crate::cli::ListArg> for Tab {
-    fn from(list: crate::cli::ListArg) -> Self {
-        use crate::cli::ListArg;
+impl From<ListArg> for Tab {
+    fn from(list: ListArg) -> Self {
         match list {
             ListArg::Interfaces => Tab::Interfaces,
             ListArg::Reasons => Tab::Reasons,

@@ -1,28 +1,29 @@
-//! A JSON value with its path: typed fields, each fault reported where it is.
+//! A JSON value with its path: typed fields, each fault reported where it is. What AWS's answers and
+//! Terraform's output are read with.
 
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 use serde_json::Value;
 
-use crate::diagnostic::{Diagnostic, Origin};
+use crate::diagnostic::{Diagnostic, Origin, SourceKind};
 use crate::text;
 
 /// A value and where it is. `null` counts as left out.
 #[derive(Clone, Debug)]
-pub(super) struct Cursor<'a> {
-    pub(super) at: Origin,
-    pub(super) value: &'a Value,
+pub(crate) struct Cursor<'a> {
+    pub(crate) at: Origin,
+    pub(crate) value: &'a Value,
 }
 
 impl<'a> Cursor<'a> {
-    pub(super) fn get(&self, key: &str) -> Option<Cursor<'a>> {
+    pub(crate) fn get(&self, key: &str) -> Option<Cursor<'a>> {
         let value = self.value.get(key).filter(|value| !value.is_null())?;
         Some(Cursor { at: self.at.field(key), value })
     }
 
     /// The elements of a list; none if it is left out.
-    pub(super) fn list(&self, key: &str, out: &mut Vec<Diagnostic>) -> Vec<Cursor<'a>> {
+    pub(crate) fn list(&self, key: &str, out: &mut Vec<Diagnostic>) -> Vec<Cursor<'a>> {
         let Some(list) = self.get(key) else { return Vec::new() };
         let Some(elements) = list.value.as_array() else {
             list.expected("a list", out);
@@ -32,7 +33,7 @@ impl<'a> Cursor<'a> {
         elements.iter().enumerate().map(|(i, value)| Cursor { at: place(i), value }).collect()
     }
 
-    pub(super) fn text(&self, key: &str, out: &mut Vec<Diagnostic>) -> Option<&'a str> {
+    pub(crate) fn text(&self, key: &str, out: &mut Vec<Diagnostic>) -> Option<&'a str> {
         let field = self.get(key)?;
         let text = field.value.as_str();
         if text.is_none() {
@@ -42,19 +43,19 @@ impl<'a> Cursor<'a> {
     }
 
     /// A field that every answer has; reported if it is not there.
-    pub(super) fn required(&self, key: &str, out: &mut Vec<Diagnostic>) -> Option<&'a str> {
+    pub(crate) fn required(&self, key: &str, out: &mut Vec<Diagnostic>) -> Option<&'a str> {
         if self.get(key).is_none() {
             out.push(Diagnostic::error(
                 "MissingParameter",
                 &self.at,
                 format!("{key:?} is missing"),
-                "save the answer of `aws ec2 describe-*` again, whole",
+                again(&self.at),
             ));
         }
         self.text(key, out)
     }
 
-    pub(super) fn flag(&self, key: &str, out: &mut Vec<Diagnostic>) -> Option<bool> {
+    pub(crate) fn flag(&self, key: &str, out: &mut Vec<Diagnostic>) -> Option<bool> {
         let field = self.get(key)?;
         let flag = field.value.as_bool();
         if flag.is_none() {
@@ -63,7 +64,7 @@ impl<'a> Cursor<'a> {
         flag
     }
 
-    pub(super) fn number(&self, key: &str, out: &mut Vec<Diagnostic>) -> Option<i64> {
+    pub(crate) fn number(&self, key: &str, out: &mut Vec<Diagnostic>) -> Option<i64> {
         let field = self.get(key)?;
         let number = field.value.as_i64();
         if number.is_none() {
@@ -73,30 +74,42 @@ impl<'a> Cursor<'a> {
     }
 
     /// A range; one with host bits is stored canonical, as AWS stores it (SEMANTICS 2.8).
-    pub(super) fn cidr(
+    pub(crate) fn cidr(
         &self,
         key: &str,
         family: Option<bool>,
         out: &mut Vec<Diagnostic>,
     ) -> Option<IpNet> {
-        let written = self.text(key, out)?;
-        let at = self.at.field(key);
+        self.get(key)?.cidr_itself(family, out)
+    }
+
+    /// The same, of the value itself.
+    pub(crate) fn cidr_itself(
+        &self,
+        family: Option<bool>,
+        out: &mut Vec<Diagnostic>,
+    ) -> Option<IpNet> {
+        let Some(written) = self.value.as_str() else {
+            self.expected("a string", out);
+            return None;
+        };
+        let at = &self.at;
         let (range, had_host_bits) = match text::cidr(written) {
             Ok(found) => found,
             Err(message) => {
-                out.push(invalid(&at, message, "write the range as AWS prints it"));
+                out.push(invalid(at, message, "write a range such as 10.0.0.0/8"));
                 return None;
             }
         };
         if family.is_some_and(|ipv6| ipv6 != matches!(range, IpNet::V6(_))) {
-            let message = format!("{written:?} is of the wrong family for {key:?}");
-            out.push(invalid(&at, message, "IPv4 and IPv6 ranges have fields of their own"));
+            let message = format!("{written:?} is of the wrong family");
+            out.push(invalid(at, message, "IPv4 and IPv6 ranges have fields of their own"));
             return None;
         }
         if had_host_bits {
             out.push(Diagnostic::warning(
                 "host-bits",
-                &at,
+                at,
                 format!("{written:?} has host bits set and is stored as \"{range}\""),
                 format!("write \"{range}\""),
             ));
@@ -104,17 +117,17 @@ impl<'a> Cursor<'a> {
         Some(range)
     }
 
-    pub(super) fn address(&self, key: &str, out: &mut Vec<Diagnostic>) -> Option<IpAddr> {
+    pub(crate) fn address(&self, key: &str, out: &mut Vec<Diagnostic>) -> Option<IpAddr> {
         let text = self.text(key, out)?;
         let address = text.parse().ok();
         if address.is_none() {
             let message = format!("{text:?} is no IP address");
-            out.push(invalid(&self.at.field(key), message, "write the address as AWS prints it"));
+            out.push(invalid(&self.at.field(key), message, again(&self.at)));
         }
         address
     }
 
-    pub(super) fn expected(&self, what: &str, out: &mut Vec<Diagnostic>) {
+    pub(crate) fn expected(&self, what: &str, out: &mut Vec<Diagnostic>) {
         let found = match self.value {
             Value::Null => "null",
             Value::Bool(_) => "true or false",
@@ -124,10 +137,20 @@ impl<'a> Cursor<'a> {
             Value::Object(_) => "an object",
         };
         let message = format!("expected {what}, found {found}");
-        out.push(invalid(&self.at, message, "save the answer of `aws ec2 describe-*` again"));
+        out.push(invalid(&self.at, message, again(&self.at)));
     }
 }
 
-pub(super) fn invalid(at: &Origin, message: String, mend: &str) -> Diagnostic {
+pub(crate) fn invalid(at: &Origin, message: String, mend: &str) -> Diagnostic {
     Diagnostic::error("InvalidParameterValue", at, message, mend)
+}
+
+/// How to mend what the program that wrote the JSON does not write.
+pub(crate) fn again(at: &Origin) -> &'static str {
+    match at.source.kind {
+        SourceKind::Terraform => "save the output of `terraform show -json` again, whole",
+        SourceKind::Aws | SourceKind::Native => {
+            "save the answer of `aws ec2 describe-*` again, whole"
+        }
+    }
 }

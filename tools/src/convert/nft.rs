@@ -1,4 +1,5 @@
-//! A policy in the words of nftables: what sgwall does on one interface, done by the kernel.
+//! A policy in the words of nftables: what sgwall does on one interface, done by the kernel. The suite
+//! that has the kernel as judge loads the same words.
 //!
 //! Tracking is the kernel's. What sgwall does not track (6.2) is taken out of it (`notrack`), a flow
 //! that a rule has admitted bears a mark, and what bears it passes whatever the rules say by then
@@ -14,29 +15,23 @@ use sgwall_rules::model::{
 };
 use sgwall_rules::oracle;
 
-/// The device behind which the instance is, and the one towards the network.
-pub(crate) const INSTANCE: &str = "inst";
-pub(crate) const NETWORK: &str = "net";
-
-/// Notes which packets the kernel's tracking calls invalid, by the tag that they bear; made once.
-pub(crate) const SEEN: &str = "
-table inet seen {
-  set invalid4 { typeof ip id; flags dynamic; size 65535; }
-  set invalid6 { typeof ip6 flowlabel; flags dynamic; size 65535; }
-  chain note {
-    type filter hook prerouting priority -150;
-    ct state invalid meta nfproto ipv4 update @invalid4 { ip id }
-    ct state invalid meta nfproto ipv6 update @invalid6 { ip6 flowlabel }
-  }
+/// The devices between which the kernel forwards.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Devices<'a> {
+    /// The one behind which the instance is.
+    pub(crate) instance: &'a str,
+    /// The one towards the network.
+    pub(crate) network: &'a str,
 }
-";
 
 /// The commands that put `policy` for `interface` in place of the one before, at once.
-pub(crate) fn commands(policy: &Policy, interface: &Interface) -> String {
-    let mut text = "table inet sg\ndelete table inet sg\ntable inet sg {\n".to_owned();
+pub(crate) fn commands(policy: &Policy, interface: &Interface, devices: Devices<'_>) -> String {
+    let mut text = "table inet sgwall\ndelete table inet sgwall\ntable inet sgwall {\n".to_owned();
     let mut chain = |name: &str, lines: &[String]| {
-        writeln!(text, "  chain {name} {{").unwrap();
-        lines.iter().for_each(|line| writeln!(text, "    {line}").unwrap());
+        let _ = writeln!(text, "  chain {name} {{");
+        for line in lines {
+            let _ = writeln!(text, "    {line}");
+        }
         text += "  }\n";
     };
     for (direction, name) in [(Direction::Ingress, "ingress"), (Direction::Egress, "egress")] {
@@ -49,10 +44,11 @@ pub(crate) fn commands(policy: &Policy, interface: &Interface) -> String {
             .concat(),
     );
     chain("egress", &groups(policy, interface, Direction::Egress));
+    let Devices { instance, network } = devices;
     let sides = |to: &str| {
         [
-            format!("iifname {NETWORK} jump {to}ingress"),
-            format!("iifname {INSTANCE} jump {to}egress"),
+            format!("iifname \"{network}\" jump {to}ingress"),
+            format!("iifname \"{instance}\" jump {to}egress"),
         ]
     };
     let hook = |line: &str, to: &str| [&[line.to_owned()][..], &sides(to)].concat();
@@ -77,23 +73,28 @@ fn groups(policy: &Policy, interface: &Interface, direction: Direction) -> Vec<S
             ));
         }
     }
-    for (matches, peer) in rules(policy, interface, direction) {
-        let (peer, l4) = (remote(direction, &peer), l4(matches));
-        lines.push(format!("{peer} {l4} ct mark set 1 {passes}"));
+    for (name, matches, peer) in rules(policy, interface, direction) {
+        let (peer, l4, name) = (remote(direction, &peer), l4(matches), comment(&name));
+        lines.push(format!("{peer} {l4}ct mark set 1 {passes} {name}"));
     }
     lines.push("drop".to_owned());
     lines
 }
 
-/// The rules of all groups, one for each prefix.
-fn rules(policy: &Policy, interface: &Interface, direction: Direction) -> Vec<(L4Match, IpNet)> {
+/// The rules of all groups, one for each prefix, with their names.
+fn rules(
+    policy: &Policy,
+    interface: &Interface,
+    direction: Direction,
+) -> Vec<(String, L4Match, IpNet)> {
     let groups = interface.security_groups.iter();
     let groups = groups.filter_map(|id| policy.security_groups.iter().find(|g| g.id == *id));
     let mut all = Vec::new();
     for group in groups {
         for rule in group.rules(direction) {
             let prefixes = oracle::prefixes(policy, group, &rule.peer);
-            all.extend(prefixes.into_iter().map(|prefix| (rule.matches, prefix)));
+            let name = format!("{}/{}", group.id, rule.id);
+            all.extend(prefixes.into_iter().map(|prefix| (name.clone(), rule.matches, prefix)));
         }
     }
     all
@@ -105,7 +106,7 @@ fn untracked(policy: &Policy, interface: &Interface, direction: Direction) -> Ve
     for (of, back, port) in
         [(direction, direction.reverse(), "dport"), (direction.reverse(), direction, "sport")]
     {
-        for (matches, prefix) in rules(policy, interface, of) {
+        for (rule, matches, prefix) in rules(policy, interface, of) {
             if prefix.prefix_len() != 0 {
                 continue;
             }
@@ -124,12 +125,12 @@ fn untracked(policy: &Policy, interface: &Interface, direction: Direction) -> Ve
                 let family = if is_v6 { "ipv6" } else { "ipv4" };
                 // Only a SYN tells who began.
                 let not_syn = match (port, name) {
-                    ("sport", "tcp") => "tcp flags & (syn | ack | rst | fin) != syn",
+                    ("sport", "tcp") => "tcp flags & (syn | ack | rst | fin) != syn ",
                     _ => "",
                 };
-                let PortRange { from, to } = ports;
+                let (PortRange { from, to }, rule) = (ports, comment(&rule));
                 lines.push(format!(
-                    "meta nfproto {family} {name} {port} {from}-{to} {not_syn} notrack accept"
+                    "meta nfproto {family} {name} {port} {from}-{to} {not_syn}notrack accept {rule}"
                 ));
             }
         }
@@ -143,7 +144,9 @@ fn acl(policy: &Policy, interface: &Interface, direction: Direction) -> Vec<Stri
         Direction::Ingress => "return",
         Direction::Egress => "accept",
     };
-    let subnet = policy.subnets.iter().find(|subnet| subnet.id == interface.subnet).unwrap();
+    // Without its subnet, its ACL is unknown and lets nothing pass.
+    let subnet = policy.subnets.iter().find(|subnet| subnet.id == interface.subnet);
+    let Some(subnet) = subnet else { return vec!["drop".to_owned()] };
     let Some(id) = &subnet.network_acl else { return vec![allow.to_owned()] };
     let inside = subnet.cidrs.iter().map(|cidr| format!("{} {allow}", remote(direction, cidr)));
     let mut lines: Vec<String> = inside.collect();
@@ -157,7 +160,9 @@ fn acl(policy: &Policy, interface: &Interface, direction: Direction) -> Vec<Stri
             (L4Match::Icmpv6(_), IpNet::V4(_)) => L4Match::Icmpv6(IcmpMatch::default()),
             (matches, _) => matches,
         };
-        lines.push(format!("{} {} {verdict}", remote(direction, &entry.cidr), l4(matches)));
+        let (remote, l4) = (remote(direction, &entry.cidr), l4(matches));
+        let name = comment(&format!("{id}/{}", entry.rule_number));
+        lines.push(format!("{remote} {l4}{verdict} {name}"));
     }
     lines.push("drop".to_owned());
     lines
@@ -177,18 +182,31 @@ fn remote(direction: Direction, prefix: &IpNet) -> String {
     }
 }
 
+/// Protocol and ports, or type and code, and a space.
 fn l4(matches: L4Match) -> String {
     let Some(number) = matches.protocol() else { return String::new() };
-    let proto = format!("meta l4proto {number}");
+    let proto = format!("meta l4proto {number} ");
     match matches {
-        L4Match::Tcp(ports) | L4Match::Udp(ports) if ports != PortRange::ALL => {
-            format!("{proto} th dport {}-{}", ports.from, ports.to)
+        L4Match::Tcp(PortRange { from, to }) | L4Match::Udp(PortRange { from, to }) => {
+            match (from, to) {
+                (0, u16::MAX) => proto,
+                (from, to) if from == to => format!("{proto}th dport {from} "),
+                (from, to) => format!("{proto}th dport {from}-{to} "),
+            }
         }
         L4Match::Icmp(icmp) | L4Match::Icmpv6(icmp) => {
-            let kind = icmp.kind.map_or(String::new(), |kind| format!(" @th,0,8 {kind}"));
-            let code = icmp.code.map_or(String::new(), |code| format!(" @th,8,8 {code}"));
+            let kind = icmp.kind.map_or(String::new(), |kind| format!("@th,0,8 {kind} "));
+            let code = icmp.code.map_or(String::new(), |code| format!("@th,8,8 {code} "));
             proto + &kind + &code
         }
         _ => proto,
     }
+}
+
+/// A rule's name as nftables takes it: no quotes, 127 bytes at the most.
+fn comment(name: &str) -> String {
+    let plain = |c: char| if c.is_ascii_graphic() && c != '"' && c != '\\' { c } else { '\'' };
+    let name: String = name.chars().map(plain).collect();
+    // The end of a Terraform address tells more than its beginning.
+    format!("comment \"{}\"", &name[name.len().saturating_sub(120)..])
 }
