@@ -78,6 +78,34 @@ fn a_flow_log_is_judged_as_flows_that_begin_anew() {
     assert!(run.status == 2 && run.stderr.contains(":1: srcaddr \"10.0.1.300\""), "{}", run.stderr);
 }
 
+/// In CI the new policy is a plan, and the old one the state.
+#[test]
+fn a_plan_of_terraform_is_compared_and_tested() {
+    let (state, plan) = ("rules/tests/terraform/state.json", "rules/tests/terraform/change.json");
+    let report = json(&[state, plan]);
+    let groups = report["policy"]["groups"].as_array().unwrap();
+    assert!(!groups.is_empty(), "{report}");
+    assert!(json(&[state, state])["policy"]["groups"].as_array().unwrap().is_empty());
+
+    let dir = tempfile::tempdir().unwrap();
+    let root = common::root();
+    let test = |policy: &str| {
+        let text = format!(
+            "[[test]]\nname = \"a\"\npolicy = {:?}\ncapture = {:?}\nexpect = [\"nothing from \
+             240.0.0.0/8 passes\"]\n",
+            root.join(policy),
+            root.join(CAPTURE)
+        );
+        let file = dir.path().join("plan.test.toml");
+        std::fs::write(&file, text).unwrap();
+        sgwall(&["test", file.to_str().unwrap()])
+    };
+    for policy in [state, plan] {
+        let run = test(policy);
+        assert_eq!(run.status, 0, "{}{}", run.stdout, run.stderr);
+    }
+}
+
 #[test]
 fn the_exit_status_tells_whether_anything_differs_if_asked() {
     assert_eq!(sgwall(&["diff", OLD, NEW]).status, 0);
