@@ -11,15 +11,14 @@ use serde::{Deserialize, Serialize};
 use sgwall_conntrack::FlowState;
 use sgwall_dataplane::counters::Tally;
 use sgwall_dataplane::flow_log;
-use sgwall_dataplane::{
-    Attribution, Config, DropReason, Explanation, FrameInput, Judge, PassReason, TrackedFlow,
-};
+use sgwall_dataplane::{Attribution, Config, Explanation, FrameInput, Judge, TrackedFlow};
 use sgwall_netio::clock::Clock;
 use sgwall_netio::worker::{Plan, PortCounters, PortStats, WorkerFailure, Workers};
 use sgwall_packet::{Direction, FiveTuple, LinkType, PacketSpec, Timestamp, protocol};
-use sgwall_rules::compile::{CompiledPolicy, Generation, RuleId, RuleInfo};
+use sgwall_rules::compile::{CompiledPolicy, Generation, RuleInfo};
 use sgwall_rules::model::{Policy, protocol_name};
 
+use crate::counting::Counting;
 use crate::filter::Filter;
 use crate::firewall::Firewall;
 use crate::flow_log::{Merger, recorders};
@@ -426,87 +425,16 @@ impl Engine {
             rules: Vec::new(),
             ports: self.ports(),
         };
-        let mut reasons: BTreeMap<(Option<usize>, bool, usize), Tally> = BTreeMap::new();
-        let mut hits: Vec<u64> = vec![0; snapshot.policy.rules().len()];
-        let mut evicted: Vec<u64> = vec![0; snapshot.policy.interfaces().len()];
-        let mut tracked: Vec<Option<u64>> = vec![None; evicted.len()];
+        let mut counting = Counting::new(&snapshot.policy);
         self.shared.with_parts(|part, now_in_force| {
             if let Some(recorder) = &part.recorder {
                 *stats.flow_log_skipped.get_or_insert(0) += recorder.skipped().packets;
             }
-            let pipeline = part.judge.pipeline();
-            let (connections, counters) = (pipeline.connections(), pipeline.counters());
-            stats.flows += connections.len() as u64;
-            stats.flows_created += connections.counters().created;
-            stats.flows_refused += connections.counters().refused;
-            stats.flows_evicted += connections.counters().evicted;
             // A policy that takes over just now has other numbers: its counters begin at zero.
-            if now_in_force.policy.generation() != snapshot.policy.generation() {
-                return;
-            }
-            for (index, evicted) in evicted.iter_mut().enumerate() {
-                *evicted += pipeline.evicted(index);
-                // One number for all shards.
-                tracked[index] = pipeline.flows_at_once(index);
-            }
-            let interfaces = (0..snapshot.policy.interfaces().len()).map(Some);
-            for interface in interfaces.chain([None]) {
-                for &reason in PassReason::ALL {
-                    let tally = counters.passed_at(interface, reason);
-                    add(&mut reasons, (interface, true, reason as usize), tally);
-                }
-                for &reason in DropReason::ALL {
-                    let tally = counters.dropped_at(interface, reason);
-                    add(&mut reasons, (interface, false, reason as usize), tally);
-                }
-            }
-            for (hits, rule) in hits.iter_mut().zip(0..) {
-                *hits += counters.hits(RuleId(rule));
-            }
+            let is_same = now_in_force.policy.generation() == snapshot.policy.generation();
+            counting.add(part.judge.pipeline(), is_same, &mut stats);
         });
-        stats.reasons = reasons
-            .into_iter()
-            .filter_map(|((interface, is_pass, reason), tally)| {
-                let (verdict, stage, reason) = match is_pass {
-                    true => PassReason::ALL.get(reason).map(|r| ("pass", r.stage(), r.as_str()))?,
-                    false => {
-                        DropReason::ALL.get(reason).map(|r| ("drop", r.stage(), r.as_str()))?
-                    }
-                };
-                Some(ReasonStats {
-                    interface: interface
-                        .and_then(|i| Some(snapshot.policy.interfaces().get(i)?.id.clone())),
-                    verdict: verdict.to_owned(),
-                    stage: stage.as_str().to_owned(),
-                    reason: reason.to_owned(),
-                    packets: tally.packets,
-                    bytes: tally.bytes,
-                })
-            })
-            .collect();
-        let interfaces = snapshot.policy.interfaces().iter().zip(tracked).zip(evicted);
-        stats.interfaces = interfaces
-            .filter(|((_, flows), evicted)| flows.is_some() || *evicted > 0)
-            .map(|((interface, flows), evicted)| InterfaceStats {
-                interface: interface.id.clone(),
-                flows,
-                max_flows: interface.flows.max_flows,
-                reserved_flows: interface.flows.reserved_flows,
-                evicted,
-            })
-            .collect();
-        stats.rules = snapshot
-            .policy
-            .rules()
-            .iter()
-            .zip(hits)
-            .map(|(rule, packets)| RuleStats {
-                rule: rule_name(rule),
-                direction: rule.direction.as_str().to_owned(),
-                text: rule.text.clone(),
-                packets,
-            })
-            .collect();
+        counting.finish(&mut stats);
         stats
     }
 
@@ -569,19 +497,8 @@ fn has(policy: &CompiledPolicy) -> String {
     format!("the policy has {}", if ids.is_empty() { "none".into() } else { ids.join(", ") })
 }
 
-fn add(
-    sums: &mut BTreeMap<(Option<usize>, bool, usize), Tally>,
-    key: (Option<usize>, bool, usize),
-    tally: Tally,
-) {
-    if tally.packets > 0 {
-        let sum = sums.entry(key).or_default();
-        *sum = sum.plus(tally);
-    }
-}
-
 /// `sg-web/ingress-1`.
-fn rule_name(rule: &RuleInfo) -> String {
+pub(crate) fn rule_name(rule: &RuleInfo) -> String {
     format!("{}/{}", rule.owner, rule.rule)
 }
 

@@ -14,6 +14,7 @@
 //! no files and prints nothing: that is for the command line.
 
 pub mod control;
+pub mod counting;
 pub mod engine;
 #[cfg(debug_assertions)]
 mod fault;

@@ -54,3 +54,28 @@ fn colours_are_for_terminals_and_for_whoever_asks() {
     let never = sgwall(&[&["--color", "never"][..], &args].concat());
     assert_eq!(never.stdout, plain.stdout);
 }
+
+#[test]
+fn a_capture_can_be_looked_at_as_it_happened() {
+    let look = |list: &str, speed: &str| {
+        let capture = ["top", "--capture", "tools/example/capture.pcapng"];
+        let policy = ["--policy", "tools/example/policy.toml", "--once", "--interval", "0.2"];
+        let rest = ["--list", list, "--speed", speed];
+        let run = sgwall(&[&capture[..], &policy, &rest].concat());
+        assert_eq!(run.status, 0, "{}", run.stderr);
+        run.stdout
+    };
+    // All of it has come.
+    let reasons = look("reasons", "1000");
+    assert!(reasons.contains("drop no-rule") && reasons.contains("16 in all"), "{reasons}");
+    let flows = look("flows", "1000");
+    assert!(flows.contains("tcp 198.51.100.7:40001 -> 10.0.1.10:443"), "{flows}");
+    // The first packets alone: the next come a second later.
+    let early = look("reasons", "0.01");
+    assert!(!early.contains("no-rule") && early.contains("allowed-untracked"), "{early}");
+
+    let run = sgwall(&["top", "--capture", "tools/example/capture.pcapng"]);
+    assert!(run.status == 2 && run.stderr.contains("--policy"), "{}", run.stderr);
+    let run = sgwall(&["top", "--control", "gone.sock", "--once"]);
+    assert!(run.status == 3 && run.stderr.contains("is the firewall running?"), "{}", run.stderr);
+}

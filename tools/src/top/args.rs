@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
+use crate::cli::TrafficArgs;
 use crate::run::CONTROL;
 
 /// Arguments of `sgwall top`.
@@ -17,6 +18,21 @@ pub(crate) struct TopArgs {
     /// The control socket of the firewall
     #[arg(long, value_name = "SOCKET", default_value = CONTROL)]
     pub(crate) control: PathBuf,
+
+    /// Look at a capture instead, judged by --policy as its time passes
+    #[arg(long, value_name = "FILE", requires = "policy", conflicts_with = "control")]
+    pub(crate) capture: Option<PathBuf>,
+
+    /// Policy for the capture: TOML files, AWS JSON, or directories of them, merged
+    #[arg(short, long, value_name = "FILE|DIR", requires = "capture")]
+    pub(crate) policy: Vec<PathBuf>,
+
+    /// How much faster than it happened the capture goes
+    #[arg(long, value_name = "TIMES", default_value_t = 1.0, value_parser = speed)]
+    pub(crate) speed: f64,
+
+    #[command(flatten)]
+    pub(crate) traffic: TrafficArgs,
 
     /// Seconds between two looks, from 0.2
     #[arg(long, value_name = "S", default_value_t = 1.0, value_parser = look_interval)]
@@ -44,6 +60,11 @@ pub(crate) enum ListArg {
     Senders,
     /// Rules by hits
     Rules,
+}
+
+fn speed(text: &str) -> Result<f64, String> {
+    let times = text.parse().ok().filter(|times| (0.01..=1e6).contains(times));
+    times.ok_or_else(|| "expected a number, 0.01 to 1000000".to_owned())
 }
 
 fn look_interval(text: &str) -> Result<f64, String> {

@@ -4,6 +4,7 @@
 //! of the packet path but counters, and verdicts only while flows or senders are shown.
 
 pub(crate) mod args;
+mod replay;
 mod sample;
 mod view;
 
@@ -16,7 +17,8 @@ use ratatui::crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers
 
 use crate::failure::Failure;
 use args::{ListArg, TopArgs};
-use sample::{Interval, Sample, Sampler, Seen};
+use replay::Replay;
+use sample::{Interval, Sample, Seen, Source};
 use view::{Tab, View};
 
 /// How long to wait for a key.
@@ -27,13 +29,13 @@ const HEIGHT: u16 = 24;
 
 /// What is seen, and how.
 struct Top {
-    source: String,
+    name: String,
     before: Option<Sample>,
     now: Sample,
     flows: Vec<Seen>,
     senders: Vec<Seen>,
     sampled: u64,
-    sampler: Sampler,
+    source: Source,
     tab: Tab,
     scroll: usize,
     is_paused: bool,
@@ -42,15 +44,22 @@ struct Top {
 
 /// Runs the command.
 pub(crate) fn run(args: &TopArgs) -> Result<(), Failure> {
-    let now = sample::take(&args.control)?;
+    let (name, mut source) = match &args.capture {
+        Some(path) => {
+            let replay = Replay::open(path, &args.policy, &args.traffic, args.speed)?;
+            (path.display().to_string(), Source::Replay(Box::new(replay)))
+        }
+        None => (args.control.display().to_string(), Source::running(&args.control)),
+    };
+    let now = source.take()?;
     let mut top = Top {
-        source: args.control.display().to_string(),
+        name,
         before: None,
         now,
         flows: Vec::new(),
         senders: Vec::new(),
         sampled: 0,
-        sampler: Sampler::new(&args.control),
+        source,
         tab: args.list.into(),
         scroll: 0,
         is_paused: false,
@@ -81,7 +90,7 @@ impl Top {
         let mut next = Instant::now() + every;
         loop {
             if self.tab.is_sampled() {
-                self.sampler.start();
+                self.source.start_sampling();
             }
             self.draw(terminal).map_err(Failure::Output)?;
             let left = next.saturating_duration_since(Instant::now());
@@ -93,7 +102,7 @@ impl Top {
                 return Ok(());
             }
             if Instant::now() >= next {
-                self.refresh(args);
+                self.refresh();
                 next = Instant::now() + every;
             }
         }
@@ -125,11 +134,11 @@ impl Top {
         true
     }
 
-    fn refresh(&mut self, args: &TopArgs) {
+    fn refresh(&mut self) {
         if self.is_paused {
             return;
         }
-        match sample::take(&args.control) {
+        match self.source.take() {
             Ok(sample) => {
                 self.before = Some(std::mem::replace(&mut self.now, sample));
                 self.trouble = None;
@@ -139,7 +148,7 @@ impl Top {
                 self.trouble = Some(text);
             }
         }
-        (self.flows, self.senders, self.sampled) = self.sampler.take();
+        (self.flows, self.senders, self.sampled) = self.source.seen();
     }
 
     fn draw<B: ratatui::backend::Backend>(
@@ -148,7 +157,7 @@ impl Top {
     ) -> Result<(), B::Error> {
         let interval = Interval::between(self.before.as_ref(), &self.now);
         let view = View {
-            source: &self.source,
+            source: &self.name,
             interval: &interval,
             flows: &self.flows,
             senders: &self.senders,
@@ -164,10 +173,10 @@ impl Top {
     /// One screen as text, after one interval.
     fn print_once(&mut self, args: &TopArgs) -> Result<(), Failure> {
         if self.tab.is_sampled() {
-            self.sampler.start();
+            self.source.start_sampling();
         }
         std::thread::sleep(Duration::from_secs_f64(args.interval));
-        self.refresh(args);
+        self.refresh();
         if let Some(trouble) = &self.trouble {
             return Err(Failure::Io(trouble.clone()));
         }
@@ -233,7 +242,7 @@ mod tests {
     fn top(before: Stats, now: Stats) -> Top {
         let at = Instant::now();
         Top {
-            source: "/run/sgwall.sock".into(),
+            name: "/run/sgwall.sock".into(),
             before: Some(Sample { at, stats: before }),
             now: Sample { at: at + Duration::from_secs(2), stats: now },
             flows: vec![Seen {
@@ -244,7 +253,7 @@ mod tests {
             }],
             senders: vec![Seen { what: "1.2.3.4".into(), passed: 7, dropped: 2, bytes: 900 }],
             sampled: 9,
-            sampler: Sampler::new("gone".as_ref()),
+            source: Source::running("gone".as_ref()),
             tab: Tab::Interfaces,
             scroll: 0,
             is_paused: false,

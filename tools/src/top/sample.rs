@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use sgwall_live::control::{Answer, Client, Request, TraceLine};
 use sgwall_live::engine::Stats;
 
+use super::replay::Replay;
 use crate::ask;
 use crate::failure::Failure;
 
@@ -25,10 +26,51 @@ pub(super) struct Sample {
 }
 
 /// Asks for the counters.
-pub(super) fn take(control: &Path) -> Result<Sample, Failure> {
+fn take(control: &Path) -> Result<Sample, Failure> {
     match ask::one(control, &Request::Stats)? {
         Answer::Stats(stats) => Ok(Sample { at: Instant::now(), stats }),
         _ => Err(Failure::Io("the firewall gave another answer than its counters".into())),
+    }
+}
+
+/// Where samples come from.
+pub(super) enum Source {
+    /// A running firewall.
+    Running {
+        /// Its control socket.
+        control: PathBuf,
+        sampler: Sampler,
+    },
+    /// A capture that is judged as time passes.
+    Replay(Box<Replay>),
+}
+
+impl Source {
+    pub(super) fn running(control: &Path) -> Self {
+        Source::Running { control: control.to_owned(), sampler: Sampler::new(control) }
+    }
+
+    /// The counters now.
+    pub(super) fn take(&mut self) -> Result<Sample, Failure> {
+        match self {
+            Source::Running { control, .. } => take(control),
+            Source::Replay(replay) => replay.take(),
+        }
+    }
+
+    /// Begins to look at verdicts, if it has not begun.
+    pub(super) fn start_sampling(&mut self) {
+        if let Source::Running { sampler, .. } = self {
+            sampler.start();
+        }
+    }
+
+    /// Flows and senders by packets, most first, and how many verdicts that is of.
+    pub(super) fn seen(&mut self) -> (Vec<Seen>, Vec<Seen>, u64) {
+        match self {
+            Source::Running { sampler, .. } => lock(&sampler.tally).take(),
+            Source::Replay(replay) => replay.tally.take(),
+        }
     }
 }
 
@@ -145,7 +187,7 @@ pub(super) struct Seen {
 
 /// Verdicts that were looked at lately.
 #[derive(Debug, Default)]
-struct Tally {
+pub(super) struct Tally {
     flows: HashMap<String, Seen>,
     senders: HashMap<String, Seen>,
     verdicts: u64,
@@ -177,28 +219,13 @@ impl Sampler {
                 if let Ok(mut client) = Client::ask(&control, &request) {
                     while let Ok(Some(answer)) = client.next_answer() {
                         if let Answer::Trace(line) = answer {
-                            lock(&tally).note(&line);
+                            lock(&tally).note_line(&line);
                         }
                     }
                 }
                 thread::sleep(Duration::from_secs(1));
             }
         });
-    }
-
-    /// Flows and senders by packets, most first, and how many verdicts that is of. What was seen is
-    /// halved, so that the past fades.
-    pub(super) fn take(&self) -> (Vec<Seen>, Vec<Seen>, u64) {
-        let mut tally = lock(&self.tally);
-        let by_packets = |seen: &HashMap<String, Seen>| {
-            let mut seen: Vec<_> = seen.values().cloned().collect();
-            let packets = |seen: &Seen| seen.passed + seen.dropped;
-            seen.sort_by(|a, b| packets(b).cmp(&packets(a)).then_with(|| a.what.cmp(&b.what)));
-            seen
-        };
-        let answer = (by_packets(&tally.flows), by_packets(&tally.senders), tally.verdicts);
-        tally.fade();
-        answer
     }
 }
 
@@ -207,9 +234,22 @@ fn lock(tally: &Mutex<Tally>) -> MutexGuard<'_, Tally> {
 }
 
 impl Tally {
-    fn note(&mut self, line: &TraceLine) {
+    /// Flows and senders by packets, most first, and how many verdicts that is of. What was seen is
+    /// halved, so that the past fades.
+    fn take(&mut self) -> (Vec<Seen>, Vec<Seen>, u64) {
+        let by_packets = |seen: &HashMap<String, Seen>| {
+            let mut seen: Vec<_> = seen.values().cloned().collect();
+            let packets = |seen: &Seen| seen.passed + seen.dropped;
+            seen.sort_by(|a, b| packets(b).cmp(&packets(a)).then_with(|| a.what.cmp(&b.what)));
+            seen
+        };
+        let answer = (by_packets(&self.flows), by_packets(&self.senders), self.verdicts);
+        self.fade();
+        answer
+    }
+
+    fn note_line(&mut self, line: &TraceLine) {
         let (Some(src), Some(dst)) = (line.src, line.dst) else { return };
-        self.verdicts += 1;
         let end = |addr: std::net::IpAddr, port: Option<u16>| match (addr, port) {
             (std::net::IpAddr::V6(v6), Some(port)) => format!("[{v6}]:{port}"),
             (addr, Some(port)) => format!("{addr}:{port}"),
@@ -221,7 +261,12 @@ impl Tally {
             end(src, line.src_port),
             end(dst, line.dst_port)
         );
-        for (seen, what) in [(&mut self.flows, flow), (&mut self.senders, src.to_string())] {
+        self.note(flow, src.to_string(), line.verdict == "pass", line.length.into());
+    }
+
+    pub(super) fn note(&mut self, flow: String, sender: String, passed: bool, bytes: u64) {
+        self.verdicts += 1;
+        for (seen, what) in [(&mut self.flows, flow), (&mut self.senders, sender)] {
             if seen.len() >= MOST_FLOWS && !seen.contains_key(&what) {
                 seen.retain(|_, seen| seen.passed + seen.dropped > 1);
                 if seen.len() >= MOST_FLOWS {
@@ -231,11 +276,11 @@ impl Tally {
             let entry = seen
                 .entry(what)
                 .or_insert_with_key(|what| Seen { what: what.clone(), ..Seen::default() });
-            match line.verdict == "pass" {
+            match passed {
                 true => entry.passed += 1,
                 false => entry.dropped += 1,
             }
-            entry.bytes += u64::from(line.length);
+            entry.bytes += bytes;
         }
     }
 
