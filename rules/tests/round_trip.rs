@@ -129,7 +129,11 @@ fn random() -> impl Iterator<Item = (String, Policy)> {
     let place = Origin::new(&Arc::new(source), "");
     (0..300).map(move |seed| {
         let mut policy = random_policies::policy(&mut fastrand::Rng::with_seed(seed));
-        for Interface { timeouts, .. } in &mut policy.interfaces {
+        for Interface { timeouts, flows, .. } in &mut policy.interfaces {
+            // No more can be kept for an interface than it may have.
+            if let (Some(max), Some(reserved)) = (flows.max_flows, &mut flows.reserved_flows) {
+                *reserved = max.min(*reserved);
+            }
             // AWS has ranges of its own for these.
             timeouts.tcp_established = timeouts.tcp_established.map(|_| 60);
             timeouts.udp = timeouts.udp.map(|_| 60);
