@@ -10,6 +10,7 @@
 
 mod ip;
 mod link;
+mod plain;
 mod transport;
 
 use std::net::IpAddr;
@@ -51,8 +52,22 @@ pub enum Kind {
 ///
 /// # Errors
 /// Why the headers cannot be read; `headers` then says nothing.
-#[inline(never)]
+#[inline]
 pub fn parse_into(
+    link: LinkType,
+    frame: &[u8],
+    wire_len: usize,
+    headers: &mut Headers,
+) -> Result<Kind, ParseError> {
+    if link == LinkType::Ethernet && plain::parse(frame, wire_len, headers) {
+        return Ok(Kind::Ip);
+    }
+    parse_any(link, frame, wire_len, headers)
+}
+
+/// [`parse_into`] of whatever frame.
+#[inline(never)]
+fn parse_any(
     link: LinkType,
     frame: &[u8],
     wire_len: usize,

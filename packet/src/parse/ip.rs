@@ -51,7 +51,7 @@ pub(super) fn addresses(bytes: Bytes<'_>) -> Option<(IpAddr, IpAddr)> {
     }
 }
 
-fn ipv4_addresses(h: &[u8; 20]) -> (IpAddr, IpAddr) {
+pub(super) fn ipv4_addresses(h: &[u8; 20]) -> (IpAddr, IpAddr) {
     let src = Ipv4Addr::new(h[12], h[13], h[14], h[15]);
     let dst = Ipv4Addr::new(h[16], h[17], h[18], h[19]);
     (src.into(), dst.into())
