@@ -214,7 +214,8 @@ impl Flows {
         for batch in packets.chunks(BATCH) {
             let probes = &mut probes[..batch.len()];
             for (probe, packet) in probes.iter_mut().zip(batch) {
-                *probe = table.probe(SCOPE, packet);
+                *probe = Probe::NOTHING;
+                table.probe_into(SCOPE, packet, probe);
             }
             table.locate(probes);
             for (probe, packet) in probes.iter().zip(batch) {

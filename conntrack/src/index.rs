@@ -84,13 +84,25 @@ impl Index {
         self.bucket(self.home(hash)).map_or(0, |bucket| bucket[ENTRIES])
     }
 
-    /// The first entry that a hash may belong to; [`NONE`]: the search must go the long way, by
-    /// [`Self::find`], or there is none.
+    /// The first entry that a hash may belong to; [`NONE`]: there is none, or the search must go the
+    /// long way, by [`Self::find`].
     #[inline]
     pub(crate) fn candidate(&self, hash: u64) -> u32 {
-        let Some(bucket) = self.bucket(self.home(hash)) else { return NONE };
-        let found = self.matches(bucket, hash);
-        if found == 0 { NONE } else { self.entry(bucket[found.trailing_zeros() as usize % WORDS]) }
+        let home = self.home(hash);
+        let Some(bucket) = self.bucket(home) else { return NONE };
+        let found = matches(bucket, self.word(hash), self.tag);
+        if found != 0 {
+            return self.entry(bucket[first_of(found)]);
+        }
+        if bucket[ENTRIES] == 0 { NONE } else { self.candidate_beyond(hash, home) }
+    }
+
+    /// [`Self::candidate`] in the bucket after a hash's own.
+    #[inline(never)]
+    fn candidate_beyond(&self, hash: u64, home: u32) -> u32 {
+        let Some(bucket) = self.bucket(self.next(home)) else { return NONE };
+        let found = matches(bucket, self.word(hash), self.tag);
+        if found == 0 { NONE } else { self.entry(bucket[first_of(found)]) }
     }
 
     /// The entry of a hash for which `is` holds.
@@ -144,9 +156,9 @@ impl Index {
         let mut at = self.home(hash);
         for _ in 0..self.buckets {
             let bucket = self.bucket(at)?;
-            let mut found = self.matches(bucket, hash);
+            let mut found = matches(bucket, self.word(hash), self.tag);
             while found != 0 {
-                let place = found.trailing_zeros() as usize % WORDS;
+                let place = first_of(found);
                 if is(self.entry(bucket[place])) {
                     return Some((at, place, bucket[place]));
                 }
@@ -158,18 +170,6 @@ impl Index {
             at = self.next(at);
         }
         None
-    }
-
-    /// The words of a bucket whose tag is that of a hash, a bit each. The count is never one: it has
-    /// no [`IN_USE`].
-    #[inline]
-    fn matches(&self, bucket: &Bucket, hash: u64) -> u32 {
-        let (tag, wanted) = (self.tag, self.word(hash));
-        let mut found = 0;
-        for (place, word) in bucket.iter().enumerate() {
-            found |= u32::from((word ^ wanted) & tag == 0) << place;
-        }
-        found
     }
 
     /// A word without its entry.
@@ -196,13 +196,28 @@ impl Index {
 
     #[inline]
     fn bucket(&self, at: u32) -> Option<&Bucket> {
-        self.words.get(self.skip + at as usize * WORDS..)?.first_chunk()
+        self.words.get(self.skip..)?.as_chunks().0.get(at as usize)
     }
 
     #[inline]
     fn bucket_mut(&mut self, at: u32) -> Option<&mut Bucket> {
-        self.words.get_mut(self.skip + at as usize * WORDS..)?.first_chunk_mut()
+        self.words.get_mut(self.skip..)?.as_chunks_mut().0.get_mut(at as usize)
     }
+}
+
+/// The words of a bucket that have the same tag as `wanted`, a bit each: see [`first_of`]. The count
+/// is never one: it has no [`IN_USE`].
+#[inline(always)]
+fn matches(bucket: &Bucket, wanted: u32, tag: u32) -> u32 {
+    // Bits from the second on: all words are then alike to the compiler, which takes them by fours.
+    let words = bucket.iter().zip(1..);
+    words.fold(0, |found, (word, bit)| found | u32::from(word & tag == wanted) << bit)
+}
+
+/// The place of the first of [`matches`], if there is one.
+#[inline(always)]
+const fn first_of(found: u32) -> usize {
+    (found >> 1).trailing_zeros() as usize % WORDS
 }
 
 /// Memory of its own begins at another place in its cache line.

@@ -287,7 +287,9 @@ impl ConnTable {
         side: Side,
         now: Timestamp,
     ) -> Option<Hit> {
-        self.find(&self.probe_of(scope, *key, side), now).map(|(hit, _)| hit)
+        let mut probe = Probe::NOTHING;
+        self.probe_of(scope, *key, side, &mut probe);
+        self.find(&probe, now).map(|(hit, _)| hit)
     }
 
     #[inline]
@@ -329,19 +331,41 @@ impl ConnTable {
     #[inline(always)]
     #[must_use]
     pub fn probe(&self, scope: Scope, headers: &Headers) -> Probe {
-        match FlowKey::of(headers) {
-            Some((key, side)) => self.probe_of(scope, key, side),
-            None => Probe::NOTHING,
+        let mut probe = Probe::NOTHING;
+        self.probe_into(scope, headers, &mut probe);
+        probe
+    }
+
+    /// [`Self::probe`], to where it stays, in place of [`Probe::NOTHING`]: for whoever looks many up.
+    /// What is moved so soon after it was made is waited for.
+    #[inline(always)]
+    pub fn probe_into(&self, scope: Scope, headers: &Headers, out: &mut Probe) {
+        // IPv6 apart: together, either family waits for what only the other needs.
+        match headers.is_ipv6() {
+            true => self.probe_ipv6(scope, headers, out),
+            false => self.probe_any(scope, headers, out),
+        }
+    }
+
+    #[inline(never)]
+    fn probe_ipv6(&self, scope: Scope, headers: &Headers, out: &mut Probe) {
+        self.probe_any(scope, headers, out);
+    }
+
+    #[inline(always)]
+    fn probe_any(&self, scope: Scope, headers: &Headers, out: &mut Probe) {
+        if let Some((key, side)) = FlowKey::of(headers) {
+            self.probe_of(scope, key, side, out);
         }
     }
 
     #[inline(always)]
-    fn probe_of(&self, scope: Scope, key: FlowKey, side: Side) -> Probe {
+    fn probe_of(&self, scope: Scope, key: FlowKey, side: Side, out: &mut Probe) {
         let hash = match &key {
             FlowKey::V4(key) => self.v4.hash(scope, key),
             FlowKey::V6(key) => self.v6.hash(scope, key),
         };
-        Probe { key, side, scope, hash, candidate: NONE }
+        *out = Probe { key, side, scope, hash, candidate: NONE };
     }
 
     /// The next steps, each for all packets before the one after it, so that their cache misses

@@ -227,18 +227,24 @@ pub(crate) fn is_outside(track: &Track, from: From, tcp: &Tcp) -> bool {
 }
 
 /// What an accepted segment makes of the state; `None`: it has no effect, not even a refresh.
-#[inline]
+#[inline(always)]
 pub(crate) fn advance(track: &mut Track, from: From, tcp: &Tcp) -> Option<FlowState> {
-    use FlowState as S;
-    let state = track.state;
-    // Nearly all segments, which change no state; below comes to the same.
-    if state == S::TcpEstablished && tcp.flags.is_plain() {
+    // Nearly all segments, which change no state; [`advance_any`] comes to the same.
+    if track.state == FlowState::TcpEstablished && tcp.flags.is_plain() {
         let fits = track.in_window(from, tcp) && track.acknowledges_sent(from, tcp);
         return fits.then(|| {
             track.learn(from, tcp);
-            state
+            FlowState::TcpEstablished
         });
     }
+    advance_any(track, from, tcp)
+}
+
+/// [`advance`] of whatever segment.
+#[inline(never)]
+fn advance_any(track: &mut Track, from: From, tcp: &Tcp) -> Option<FlowState> {
+    use FlowState as S;
+    let state = track.state;
     let has = |flag| tcp.flags.contains(flag);
     let (syn, ack, fin) = (has(TcpFlags::SYN), has(TcpFlags::ACK), has(TcpFlags::FIN));
     // What follows a reset does not keep the flow alive.

@@ -292,15 +292,14 @@ impl Judge {
         self.release(sink);
     }
 
-    /// The flow of a packet on the side that judges it first, to be looked up by [`Self::locate`].
+    /// The flow of a packet on the side that judges it first, to be looked up by [`Self::locate`], in
+    /// place of [`Probe::NOTHING`].
     #[inline]
-    #[must_use]
-    pub fn probe(&self, headers: &Headers, route: &Route) -> Probe {
-        match route.sides.first() {
-            Some((side, _)) if side.readdress.is_nothing() => {
-                self.pipeline.probe(side.interface, headers)
-            }
-            _ => Probe::NOTHING,
+    pub fn probe_into(&self, headers: &Headers, route: &Route, out: &mut Probe) {
+        if let Some((side, _)) = route.sides.first()
+            && side.readdress.is_nothing()
+        {
+            self.pipeline.probe_into(side.interface, headers, out);
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use sgwall_conntrack::Probe;
 use sgwall_dataplane::{
     Attribution, Config, FrameInput, FullTable, Judge, Judgement, Pipeline, Sight,
 };
@@ -141,7 +142,8 @@ fn looking_ahead_changes_nothing() {
             let frame = frame(0, &data);
             let mut sight = Sight::NOTHING;
             judge.look(&frame, &mut sight);
-            let mut probe = [judge.probe_of(&sight)];
+            let mut probe = [Probe::NOTHING];
+            judge.probe_seen(&sight, &mut probe[0]);
             judge.locate(&mut probe);
             let mut found = "";
             judge.judge_seen(frame, &sight, Some(&probe[0]), &mut |event| {

@@ -9,7 +9,7 @@ pub(crate) mod world;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use sgwall_conntrack::FlowView;
+use sgwall_conntrack::{FlowView, Probe};
 use sgwall_dataplane::{
     Attribution, Config, DropReason, Emitted, Event, FrameInput, FullTable, Judge, Judgement,
     PassReason, Pipeline, Route, Sight,
@@ -157,7 +157,10 @@ impl Judges {
         for (frame, sight) in frames.iter().zip(&mut sights) {
             self.batch.look(frame, sight);
         }
-        let mut probes: Vec<_> = sights.iter().map(|sight| self.batch.probe_of(sight)).collect();
+        let mut probes = vec![Probe::NOTHING; sights.len()];
+        for (sight, probe) in sights.iter().zip(&mut probes) {
+            self.batch.probe_seen(sight, probe);
+        }
         self.batch.locate(&mut probes);
         let mut said = Vec::new();
         for ((frame, sight), probe) in frames.iter().zip(&sights).zip(&probes) {
@@ -187,11 +190,12 @@ impl Judges {
                 (!sides.is_empty()).then_some((headers, Route { sides, segment: None }))
             })
             .collect();
-        let probe = |parsed: &Option<(_, _)>| match parsed {
-            Some((headers, route)) => live.probe(headers, route),
-            None => sgwall_conntrack::Probe::NOTHING,
-        };
-        let mut probes: Vec<_> = parsed.iter().map(probe).collect();
+        let mut probes = vec![Probe::NOTHING; parsed.len()];
+        for (parsed, probe) in parsed.iter().zip(&mut probes) {
+            if let Some((headers, route)) = parsed {
+                live.probe_into(headers, route, probe);
+            }
+        }
         live.locate(&mut probes);
         let mut said: Vec<Said> = Vec::new();
         for ((frame, parsed), probe) in frames.iter().zip(&parsed).zip(&probes) {

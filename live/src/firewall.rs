@@ -159,10 +159,12 @@ impl Firewall {
             };
             judge.advance(now, &mut |event| courier.deliver(&event, None));
             self.probes.clear();
-            self.probes.extend(of_shard.clone().map(|work| match &work.what {
-                What::Ip { route } => judge.probe(&self.headers[work.frame], route),
-                _ => Probe::NOTHING,
-            }));
+            for work in of_shard.clone() {
+                self.probes.push(Probe::NOTHING);
+                if let (What::Ip { route }, Some(probe)) = (&work.what, self.probes.last_mut()) {
+                    judge.probe_into(&self.headers[work.frame], route, probe);
+                }
+            }
             judge.locate(&mut self.probes);
             for (work, probe) in of_shard.zip(&self.probes) {
                 self.token += 1;

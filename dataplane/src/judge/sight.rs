@@ -61,13 +61,12 @@ impl Judge {
         };
     }
 
-    /// The flow of a packet on the side that judges it first, to be looked up by [`Self::locate`].
+    /// The flow of a packet on the side that judges it first, to be looked up by [`Self::locate`], in
+    /// place of [`Probe::NOTHING`].
     #[inline]
-    #[must_use]
-    pub fn probe_of(&self, sight: &Sight) -> Probe {
-        match sight.what {
-            What::Ip => self.probe(&sight.headers, &sight.route),
-            _ => Probe::NOTHING,
+    pub fn probe_seen(&self, sight: &Sight, out: &mut Probe) {
+        if matches!(sight.what, What::Ip) {
+            self.probe_into(&sight.headers, &sight.route, out);
         }
     }
 

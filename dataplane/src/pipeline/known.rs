@@ -35,7 +35,12 @@ impl Pipeline {
     ) {
         let mut probes = std::mem::take(&mut self.probes);
         probes.clear();
-        probes.extend(packets.clone().map(|packet| self.probe(packet.interface, packet.headers)));
+        for packet in packets.clone() {
+            probes.push(Probe::NOTHING);
+            if let Some(probe) = probes.last_mut() {
+                self.probe_into(packet.interface, packet.headers, probe);
+            }
+        }
         self.locate(&mut probes);
         for (packet, probe) in packets.zip(&probes) {
             tell(&packet, &self.process_located(&packet, probe));
@@ -43,14 +48,14 @@ impl Pipeline {
         self.probes = probes;
     }
 
-    /// The flow that a packet on an interface names, to be looked up by [`Self::locate`].
+    /// The flow that a packet on an interface names, to be looked up by [`Self::locate`], in place of
+    /// [`Probe::NOTHING`].
     #[inline(always)]
-    pub(crate) fn probe(&self, interface: usize, headers: &Headers) -> Probe {
-        match self.state.tracking.get(interface) {
-            Some((scope, _)) if is_markable(headers) => {
-                self.state.connections.probe(*scope, headers)
-            }
-            _ => Probe::NOTHING,
+    pub(crate) fn probe_into(&self, interface: usize, headers: &Headers, out: &mut Probe) {
+        if let Some((scope, _)) = self.state.tracking.get(interface)
+            && is_markable(headers)
+        {
+            self.state.connections.probe_into(*scope, headers, out);
         }
     }
 
@@ -65,13 +70,20 @@ impl Pipeline {
     pub(crate) fn process_located(&mut self, packet: &PacketContext<'_>, probe: &Probe) -> Verdict {
         match self.process_known(packet, probe) {
             Some(verdict) => verdict,
-            None => self.process_probed(packet, Some(probe).filter(|probe| !probe.is_nothing())),
+            // A copy: what nobody but the compiler sees of a known flow's packet needs no memory.
+            None => self.process_unknown(*packet, probe),
         }
+    }
+
+    #[inline(never)]
+    fn process_unknown(&mut self, packet: PacketContext<'_>, probe: &Probe) -> Verdict {
+        self.process_probed(&packet, Some(probe).filter(|probe| !probe.is_nothing()))
     }
 
     /// Looks up the flow of a packet, and judges it.
     pub(crate) fn process_alone(&mut self, packet: &PacketContext<'_>) -> Verdict {
-        let mut probe = [self.probe(packet.interface, packet.headers)];
+        let mut probe = [Probe::NOTHING];
+        self.probe_into(packet.interface, packet.headers, &mut probe[0]);
         self.locate(&mut probe);
         self.process_located(packet, &probe[0])
     }

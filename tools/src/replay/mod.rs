@@ -118,7 +118,10 @@ impl Ahead {
             }
             let sight = &mut self.sights[at];
             judge.look(&frame, sight);
-            self.probes.push(judge.probe_of(sight));
+            self.probes.push(Probe::NOTHING);
+            if let Some(probe) = self.probes.last_mut() {
+                judge.probe_seen(sight, probe);
+            }
         }
         judge.locate(&mut self.probes);
     }
