@@ -11,6 +11,8 @@
 //! step for all before the next, lets the processor wait for all their lines together
 //! (see `docs/decisions.md`).
 
+use crate::pages::prefer_huge;
+
 /// No entry.
 pub(crate) const NONE: u32 = u32::MAX;
 
@@ -51,7 +53,8 @@ impl Index {
     }
 
     fn of(buckets: u32) -> Self {
-        let words = vec![0; Self::words_of(buckets as usize)];
+        let mut words = vec![0; Self::words_of(buckets as usize)];
+        prefer_huge(&mut words);
         let room = buckets * LOAD as u32;
         Index {
             skip: words.as_ptr().align_offset(size_of::<Bucket>()).min(WORDS),

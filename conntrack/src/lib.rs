@@ -25,6 +25,7 @@ mod embryonic;
 mod entry;
 mod index;
 mod mark;
+mod pages;
 mod store;
 mod sync;
 mod table;

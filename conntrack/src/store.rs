@@ -20,6 +20,7 @@ use crate::embryonic::Embryonic;
 use crate::entry::{Flow, FlowState};
 use crate::index::{self, Index};
 use crate::mark::Mark;
+use crate::pages::prefer_huge;
 use crate::table::Noted;
 use crate::timeouts::TimeoutProfile;
 
@@ -137,6 +138,7 @@ impl<K: Key> Store<K> {
         let reserved = max_entries.min(RESERVED);
         let mut slots = Vec::new();
         let _ = slots.try_reserve_exact(reserved);
+        prefer_huge(slots.spare_capacity_mut());
         let index = Index::with_room(reserved);
         let heads = vec![NONE; LISTS as usize].into();
         Store {
