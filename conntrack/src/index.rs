@@ -127,8 +127,9 @@ impl Index {
         let word = self.word(hash) | (entry + 1);
         let mut at = self.home(hash);
         while let Some(bucket) = self.bucket_mut(at) {
-            if let Some(free) = bucket[..ENTRIES].iter_mut().find(|word| **word == 0) {
-                *free = word;
+            let free = first_of(matches(bucket, 0, u32::MAX));
+            if free < ENTRIES && bucket[free] == 0 {
+                bucket[free] = word;
                 self.len += 1;
                 return;
             }

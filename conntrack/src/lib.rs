@@ -26,6 +26,7 @@ mod entry;
 mod index;
 mod mark;
 mod pages;
+mod probe;
 mod store;
 mod sync;
 mod table;
@@ -35,9 +36,8 @@ mod timeouts;
 pub use allowance::{Allowance, Limits};
 pub use entry::{FlowState, FlowView, may_open};
 pub use mark::Mark;
-pub use table::{
-    Config, ConnTable, Counters, Footprint, Full, FullTable, Hit, Lookup, Noted, Probe,
-};
+pub use probe::Probe;
+pub use table::{Config, ConnTable, Counters, Footprint, Full, FullTable, Hit, Lookup, Noted};
 pub use timeouts::TimeoutProfile;
 
 /// The interface that owns a flow: each has its own (SEMANTICS 7.1), all in one table.

@@ -246,7 +246,7 @@ impl<K: Key> Store<K> {
         now: Timestamp,
         deadline: Timestamp,
         number: u64,
-    ) {
+    ) -> Handle {
         if let Some(old) = self.index_of(hash, flow.scope, &key) {
             self.free_slot(old);
         }
@@ -275,6 +275,7 @@ impl<K: Key> Store<K> {
         if let Some(embryonic) = &mut self.embryonic {
             embryonic.join(index, list, number);
         }
+        Handle { index, version }
     }
 
     /// Twice the room in the index.

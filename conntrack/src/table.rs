@@ -1,7 +1,6 @@
 //! The flow table of one worker.
 
 use std::fmt;
-use std::net::Ipv4Addr;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -13,6 +12,7 @@ use crate::allowance::{Account, Accounts, Allowance, Limits};
 use crate::entry::{Flow, FlowView};
 use crate::index::NONE;
 use crate::mark::Mark;
+use crate::probe::Probe;
 use crate::store::{self, Handle, Store, Whose};
 use crate::timeouts::TimeoutProfile;
 use crate::{RuleTag, Scope};
@@ -96,40 +96,6 @@ pub enum Lookup {
     /// The packet begins a new connection where an ended one stands: to be judged by the rules
     /// (SEMANTICS 7.6).
     Reopen(Hit),
-}
-
-/// A look-up of several steps: the flow that a packet names, and where the table has it. Good
-/// until the end of a batch; what has changed meanwhile is noticed.
-#[derive(Clone, Copy, Debug)]
-pub struct Probe {
-    key: FlowKey,
-    side: Side,
-    scope: Scope,
-    hash: u64,
-    candidate: u32,
-}
-
-impl Probe {
-    /// That of a packet which names no flow: nothing is found.
-    pub const NOTHING: Probe = {
-        const NOWHERE: Ipv4Addr = Ipv4Addr::UNSPECIFIED;
-        let (low_port, high_port, protocol) = (0, 0, 0);
-        let key = FlowKeyV4 { low: NOWHERE, high: NOWHERE, low_port, high_port, protocol };
-        Probe {
-            key: FlowKey::V4(key),
-            side: Side::Low,
-            scope: Scope(u32::MAX),
-            hash: 0,
-            candidate: NONE,
-        }
-    };
-
-    /// Whether it is of no flow: a look-up by it tells nothing of any packet.
-    #[inline]
-    #[must_use]
-    pub const fn is_nothing(&self) -> bool {
-        self.scope.0 == u32::MAX
-    }
 }
 
 /// A packet of a known flow, see [`ConnTable::note_marked`].
@@ -499,7 +465,28 @@ impl ConnTable {
         tag: RuleTag,
         generation: u32,
     ) -> Result<(), Full> {
-        let Some((key, side)) = FlowKey::of(headers) else { return Ok(()) };
+        let probe = self.probe(scope, headers);
+        self.insert_probed(&probe, headers, now, timeouts, tag, generation).map(drop)
+    }
+
+    /// [`Self::insert`] of the flow that `probe` is of, on its interface: the entry, for as long as a
+    /// [`Hit`] is good.
+    ///
+    /// # Errors
+    /// As [`Self::insert`].
+    pub fn insert_probed(
+        &mut self,
+        probe: &Probe,
+        headers: &Headers,
+        now: Timestamp,
+        timeouts: &TimeoutProfile,
+        tag: RuleTag,
+        generation: u32,
+    ) -> Result<Option<Hit>, Full> {
+        if probe.is_nothing() {
+            return Ok(None);
+        }
+        let Probe { key, side, scope, hash, .. } = *probe;
         if let Err(full) = self.find_place(scope, now) {
             self.counters.refused += 1;
             return Err(full);
@@ -508,15 +495,11 @@ impl ConnTable {
         let number = self.counters.created;
         let flow = Flow::open(scope, headers, side, tag, generation);
         let deadline = timeouts.deadline(now, flow.track.state);
-        match key {
-            FlowKey::V4(key) => {
-                self.v4.insert((self.v4.hash(scope, &key), key), flow, now, deadline, number);
-            }
-            FlowKey::V6(key) => {
-                self.v6.insert((self.v6.hash(scope, &key), key), flow, now, deadline, number);
-            }
-        }
-        Ok(())
+        let (is_ipv6, handle) = match key {
+            FlowKey::V4(key) => (false, self.v4.insert((hash, key), flow, now, deadline, number)),
+            FlowKey::V6(key) => (true, self.v6.insert((hash, key), flow, now, deadline, number)),
+        };
+        Ok(Some(Hit { reply: false, tag, generation, is_ipv6, side, handle }))
     }
 
     /// Takes a place for a flow of an interface.

@@ -7,7 +7,6 @@ mod flows;
 mod known;
 mod unfiltered;
 
-use std::collections::HashSet;
 use std::net::IpAddr;
 use std::num::NonZeroU16;
 use std::sync::Arc;
@@ -32,6 +31,7 @@ use crate::path_mtu::{Fit, RateLimit, fit};
 use crate::verdict::{DropReason, FlowState, Outcome, PassReason, Verdict};
 
 pub use flows::TrackedFlow;
+use flows::lost_ends;
 use unfiltered::{before_fragments, is_dhcp_to_all, note_exempt};
 pub(crate) use unfiltered::{follows_dhcp, is_unsupported, passes_exempt};
 
@@ -390,10 +390,12 @@ impl State {
                 return (Verdict::drop(reason), Effect::None);
             }
         }
-        let (verdict, effect) = self.decide(policy, interface, packet, None);
+        let crosses = crosses_acl(policy, interface, packet);
+        let (verdict, effect) = self.decide(policy, interface, packet, crosses, None);
         let is_tight = || self.connections.is_tight(self.tracking[packet.interface].0);
         if matches!(effect, Effect::Open(..)) && is_tight() {
-            return self.clone().commit(policy, packet, verdict, effect);
+            let (verdict, effect, _) = self.clone().commit(policy, packet, None, verdict, effect);
+            return (verdict, effect);
         }
         (verdict, effect)
     }
@@ -428,10 +430,11 @@ impl State {
         packet: &PacketContext<'_>,
         probe: Option<&Probe>,
     ) -> Verdict {
-        let (verdict, effect) = self.decide(policy, interface, packet, probe);
-        let (verdict, done) = self.commit(policy, packet, verdict, effect);
-        if let Effect::Refresh(hit) = &done {
-            self.mark(interface, packet, hit);
+        let crosses = crosses_acl(policy, interface, packet);
+        let (verdict, effect) = self.decide(policy, interface, packet, crosses, probe);
+        let (verdict, _, entry) = self.commit(policy, packet, probe, verdict, effect);
+        if let Some(entry) = &entry {
+            self.mark(interface, packet, crosses, entry);
         }
         verdict
     }
@@ -443,12 +446,13 @@ impl State {
         policy: &CompiledPolicy,
         interface: &CompiledInterface,
         packet: &PacketContext<'_>,
+        crosses_acl: bool,
         probe: Option<&Probe>,
     ) -> (Verdict, Effect) {
         // A packet comes in over the subnet's edge and goes out over it.
         let ingress = packet.direction == Direction::Ingress;
         if ingress {
-            if let Some(refused) = network_acl(policy, interface, packet) {
+            if crosses_acl && let Some(refused) = refused_by_acl(interface, packet) {
                 return (refused, Effect::None);
             }
             if fails_address_check(interface, packet) {
@@ -459,7 +463,10 @@ impl State {
         if !verdict.is_pass() {
             return (verdict, effect);
         }
-        if !ingress && let Some(refused) = network_acl(policy, interface, packet) {
+        if !ingress
+            && crosses_acl
+            && let Some(refused) = refused_by_acl(interface, packet)
+        {
             return (refused.of_flow(verdict.state), Effect::None);
         }
         let mtu = match fit(policy, interface, packet) {
@@ -532,35 +539,40 @@ impl State {
     }
 
     /// Writes down what a packet does to its flow: an accepted one, or a refused one that would
-    /// have begun a new connection where an ended one stands. The verdict that stands, and what was
-    /// done.
+    /// have begun a new connection where an ended one stands. The verdict that stands, what was done,
+    /// and the entry of a packet that passes.
     fn commit(
         &mut self,
         policy: &CompiledPolicy,
         packet: &PacketContext<'_>,
+        probe: Option<&Probe>,
         verdict: Verdict,
         effect: Effect,
-    ) -> (Verdict, Effect) {
+    ) -> (Verdict, Effect, Option<Hit>) {
         let (scope, timeouts) = &self.tracking[packet.interface];
         let (headers, now) = (packet.headers, packet.now);
+        let mut entry = None;
         match effect {
             Effect::None | Effect::Refused(_) => {}
-            Effect::Refresh(hit) => self.connections.refresh(&hit, headers, now, timeouts),
+            Effect::Refresh(hit) => {
+                self.connections.refresh(&hit, headers, now, timeouts);
+                entry = Some(hit);
+            }
             Effect::End(hit) => self.connections.remove(&hit),
             Effect::Open(rule, ended) => {
                 if let Some(ended) = ended {
                     self.connections.remove(&ended);
                 }
-                let tag = self.tags[rule.0 as usize];
-                let generation = policy.generation().0;
-                let opened =
-                    self.connections.insert(*scope, headers, now, timeouts, tag, generation);
-                if let Err(full) = opened {
-                    return (conntrack_full(verdict), Effect::Refused(full));
+                let (tag, generation) = (self.tags[rule.0 as usize], policy.generation().0);
+                let table = &mut self.connections;
+                let probe = probe.copied().unwrap_or_else(|| table.probe(*scope, headers));
+                match table.insert_probed(&probe, headers, now, timeouts, tag, generation) {
+                    Ok(opened) => entry = opened,
+                    Err(full) => return (conntrack_full(verdict), Effect::Refused(full), None),
                 }
             }
         }
-        (verdict, effect)
+        (verdict, effect, entry)
     }
 }
 
@@ -651,20 +663,29 @@ pub(crate) fn is_direct(
     }
 }
 
-/// The refusal of the subnet's network ACL, if it refuses. Traffic that stays inside the subnet
-/// is not judged by it (SEMANTICS 8.7); where a middlebox is on the way, that is decided by the
-/// hop to it (9.4).
+/// The refusal of the subnet's network ACL, if it is asked and refuses.
 pub(crate) fn network_acl(
     policy: &CompiledPolicy,
     interface: &CompiledInterface,
     packet: &PacketContext<'_>,
 ) -> Option<Verdict> {
+    crosses_acl(policy, interface, packet).then(|| refused_by_acl(interface, packet))?
+}
+
+/// Whether the subnet's network ACL is asked. Traffic that stays inside the subnet is not judged by
+/// it (SEMANTICS 8.7); where a middlebox is on the way, that is decided by the hop to it (9.4).
+fn crosses_acl(
+    policy: &CompiledPolicy,
+    interface: &CompiledInterface,
+    packet: &PacketContext<'_>,
+) -> bool {
+    interface.acl(packet.direction).is_some() && !stays_inside(policy, interface, packet)
+}
+
+/// What the network ACL says where it is asked.
+fn refused_by_acl(interface: &CompiledInterface, packet: &PacketContext<'_>) -> Option<Verdict> {
     let acl = interface.acl(packet.direction)?;
-    if stays_inside(policy, interface, packet) {
-        return None;
-    }
-    let remote = remote(packet);
-    match acl.lookup(remote, packet.headers.protocol, packet.headers.selector()) {
+    match acl.lookup(remote(packet), packet.headers.protocol, packet.headers.selector()) {
         Some(AclMatch { action: AclAction::Allow, .. }) => None,
         Some(AclMatch { rule, .. }) => Some(Verdict::drop(DropReason::AclDeny).by(rule)),
         None => Some(Verdict::drop(DropReason::AclNoMatch)),
@@ -746,26 +767,6 @@ fn is_untracked(
             && back.lookup(remote, protocol, src_port).is_some_and(|m| m.any_peer)
     };
     forward_view || (!is_opening_syn && reverse_view())
-}
-
-/// The interfaces of `old` that `new` has no longer, and the addresses that interfaces have lost,
-/// those of the former among them.
-fn lost_ends(
-    old: &CompiledPolicy,
-    new: &CompiledPolicy,
-    names: &Names,
-) -> (HashSet<Scope>, HashSet<(Scope, IpAddr)>) {
-    let (mut gone, mut lost) = (HashSet::new(), HashSet::new());
-    for before in old.interfaces() {
-        let scope = names.scope(&before.id);
-        let after = new.interface_by_id(&before.id).and_then(|i| new.interfaces().get(i));
-        if after.is_none() {
-            gone.insert(scope);
-        }
-        let is_lost = |address: &&IpAddr| !after.is_some_and(|after| after.owns(address));
-        lost.extend(before.addresses.iter().filter(is_lost).map(|&address| (scope, address)));
-    }
-    (gone, lost)
 }
 
 fn profile(timeouts: Timeouts) -> TimeoutProfile {

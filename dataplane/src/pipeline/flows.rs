@@ -1,6 +1,7 @@
 //! The tracked flows, as whoever lists, judges again or ends them sees them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -113,4 +114,24 @@ impl Pipeline {
     fn interfaces_by_scope(&self) -> HashMap<Scope, usize> {
         self.state.tracking.iter().zip(0..).map(|((scope, _), index)| (*scope, index)).collect()
     }
+}
+
+/// The interfaces of `old` that `new` has no longer, and the addresses that interfaces have lost,
+/// those of the former among them.
+pub(super) fn lost_ends(
+    old: &CompiledPolicy,
+    new: &CompiledPolicy,
+    names: &Names,
+) -> (HashSet<Scope>, HashSet<(Scope, IpAddr)>) {
+    let (mut gone, mut lost) = (HashSet::new(), HashSet::new());
+    for before in old.interfaces() {
+        let scope = names.scope(&before.id);
+        let after = new.interface_by_id(&before.id).and_then(|i| new.interfaces().get(i));
+        if after.is_none() {
+            gone.insert(scope);
+        }
+        let is_lost = |address: &&IpAddr| !after.is_some_and(|after| after.owns(address));
+        lost.extend(before.addresses.iter().filter(is_lost).map(|&address| (scope, address)));
+    }
+    (gone, lost)
 }

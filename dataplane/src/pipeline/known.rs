@@ -13,12 +13,11 @@
 //! (SEMANTICS 9.4). Explaining never takes the short way, so whoever compares the two
 //! (`pcap-fixtures/tests/explained.rs`) compares both ways.
 
-use sgwall_conntrack::{Mark, Probe};
+use sgwall_conntrack::{Hit, Mark, Probe};
 use sgwall_packet::{Direction, Headers, Transport};
-use sgwall_rules::compile::{AclMatch, CompiledInterface};
-use sgwall_rules::model::AclAction;
+use sgwall_rules::compile::CompiledInterface;
 
-use super::{PacketContext, Pipeline, State, remote};
+use super::{PacketContext, Pipeline, State, refused_by_acl};
 use crate::path_mtu::{Fit, fit};
 use crate::verdict::{FlowState, PassReason, Verdict};
 
@@ -133,20 +132,17 @@ impl Pipeline {
 
 impl State {
     /// Marks the entry of a flow for packets like this one, which the long way has passed, if all of
-    /// them pass.
+    /// them pass. `was_asked`: whether the ACL has let this one through.
     pub(super) fn mark(
         &mut self,
         interface: &CompiledInterface,
         packet: &PacketContext<'_>,
-        hit: &sgwall_conntrack::Hit,
+        was_asked: bool,
+        entry: &Hit,
     ) {
-        let headers = packet.headers;
-        let passes_acl = interface.acl(packet.direction).is_none_or(|acl| {
-            let found = acl.lookup(remote(packet), headers.protocol, headers.selector());
-            matches!(found, Some(AclMatch { action: AclAction::Allow, .. }))
-        });
-        if is_markable(headers) && passes_acl {
-            self.connections.mark(hit, mark(self.epoch, packet.direction));
+        if is_markable(packet.headers) && (was_asked || refused_by_acl(interface, packet).is_none())
+        {
+            self.connections.mark(entry, mark(self.epoch, packet.direction));
         }
     }
 }
