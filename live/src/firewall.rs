@@ -20,6 +20,7 @@ use sgwall_packet::{
     Arp, Direction, Headers, Kind, LinkInfo, LinkType, ParseError, Timestamp, Transport,
     fragment_ipv4, parse_into, protocol,
 };
+use sgwall_rules::compile::Generation;
 
 use crate::filter::Filter;
 use crate::flow_log::Recorder;
@@ -43,6 +44,10 @@ pub struct Firewall {
     done: Vec<bool>,
     /// Look-ups of the packets of a shard.
     probes: Vec<Probe>,
+    /// By port: the link-layer header that a packet was last seen behind.
+    hops: Vec<Option<Hop>>,
+    /// What they were found out under: a policy, and how often an address was learned.
+    hops_under: (Generation, u64),
     fragments: Vec<Vec<u8>>,
 }
 
@@ -73,6 +78,8 @@ impl Firewall {
     pub fn new(shared: Arc<Shared>, worker: usize) -> Self {
         Firewall {
             snapshot: shared.watch_snapshot(),
+            hops: vec![None; shared.ports.len()],
+            hops_under: (Generation(0), 0),
             shared,
             worker,
             token: 0,
@@ -130,11 +137,17 @@ impl Firewall {
     ) -> bool {
         let snapshot: &Snapshot = self.snapshot.load();
         let sight = Sight { shared: &self.shared, snapshot, port, worker: self.worker };
-        let mut hop = None;
+        let under = (snapshot.policy.generation(), self.shared.learned.changes());
+        if self.hops_under != under {
+            self.hops.fill(None);
+            self.hops_under = under;
+        }
+        let mut no_port = None;
+        let hop = self.hops.get_mut(port).unwrap_or(&mut no_port);
         self.work.clear();
         for (frame, headers) in self.headers.iter_mut().enumerate() {
             if !self.done[frame] {
-                self.work.push(sight.look(frames, frame, headers, &mut hop));
+                self.work.push(sight.look(frames, frame, headers, hop));
             }
         }
         let watching = self.shared.tracer.watching();
@@ -197,7 +210,8 @@ struct Sight<'a> {
 }
 
 /// What is known of packets behind the same link-layer header, whatever they are: most packets of
-/// a batch.
+/// a port.
+#[derive(Clone, Copy, Debug)]
 struct Hop {
     link: LinkInfo,
     sides: Sides,

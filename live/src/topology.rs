@@ -51,26 +51,37 @@ pub struct Topology {
 /// MAC addresses that instances were seen to have, by port: for interfaces of which the policy
 /// knows none. Shared by workers; each is one word.
 #[derive(Debug)]
-pub struct LearnedMacs(Vec<AtomicU64>);
+pub struct LearnedMacs {
+    by_port: Vec<AtomicU64>,
+    /// How often one was learned that was not known.
+    changes: AtomicU64,
+}
 
 impl LearnedMacs {
     /// None yet, of `ports` ports.
     #[must_use]
     pub fn new(ports: usize) -> Self {
-        LearnedMacs((0..ports).map(|_| AtomicU64::new(0)).collect())
+        let by_port = (0..ports).map(|_| AtomicU64::new(0)).collect();
+        LearnedMacs { by_port, changes: AtomicU64::new(0) }
     }
 
     /// Notes the sender of a frame.
     pub(crate) fn note(&self, port: usize, mac: Mac) {
         let word = word(mac);
-        if let Some(known) = self.0.get(port).filter(|known| known.load(Ordering::Relaxed) != word)
-        {
+        let known = self.by_port.get(port);
+        if let Some(known) = known.filter(|known| known.load(Ordering::Relaxed) != word) {
             known.store(word, Ordering::Relaxed);
+            self.changes.fetch_add(1, Ordering::Release);
         }
     }
 
+    /// A number that is another one after anything new was learned.
+    pub(crate) fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Acquire)
+    }
+
     fn is(&self, port: usize, mac: Mac) -> bool {
-        self.0.get(port).is_some_and(|known| known.load(Ordering::Relaxed) == word(mac))
+        self.by_port.get(port).is_some_and(|known| known.load(Ordering::Relaxed) == word(mac))
     }
 }
 
