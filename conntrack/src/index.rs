@@ -15,6 +15,8 @@ use crate::pages::prefer_huge;
 
 /// No entry.
 pub(crate) const NONE: u32 = u32::MAX;
+/// No entry, for there is none of the hash.
+pub(crate) const ABSENT: u32 = u32::MAX - 1;
 
 /// Words of a cache line.
 const WORDS: usize = 16;
@@ -87,8 +89,8 @@ impl Index {
         self.bucket(self.home(hash)).map_or(0, |bucket| bucket[ENTRIES])
     }
 
-    /// The first entry that a hash may belong to; [`NONE`]: there is none, or the search must go the
-    /// long way, by [`Self::find`].
+    /// The first entry that a hash may belong to; [`ABSENT`]: there is none; [`NONE`]: the search must
+    /// go the long way, by [`Self::find`].
     #[inline]
     pub(crate) fn candidate(&self, hash: u64) -> u32 {
         let home = self.home(hash);
@@ -97,7 +99,7 @@ impl Index {
         if found != 0 {
             return self.entry(bucket[first_of(found)]);
         }
-        if bucket[ENTRIES] == 0 { NONE } else { self.candidate_beyond(hash, home) }
+        if bucket[ENTRIES] == 0 { ABSENT } else { self.candidate_beyond(hash, home) }
     }
 
     /// [`Self::candidate`] in the bucket after a hash's own.
@@ -270,6 +272,10 @@ mod tests {
                     prop_assert_eq!(index.find(hash, |found| found == entry), Some(entry));
                     let candidate = index.candidate(hash);
                     prop_assert!(candidate == NONE || map.contains_key(&candidate));
+                    let other = hash ^ 1 << 30;
+                    if index.candidate(other) == ABSENT {
+                        prop_assert_eq!(index.find(other, |_| true), None);
+                    }
                 }
                 prop_assert_eq!(index.find(hash, |entry| !map.contains_key(&entry)), None);
             }

@@ -229,25 +229,28 @@ impl<K: Key> Store<K> {
         all.map(length).max().unwrap_or(0)
     }
 
-    /// The name of the entry of a key.
+    /// The name of the entry of a key, which most likely is `candidate`.
     #[inline]
-    pub(crate) fn find(&self, hash: u64, scope: Scope, key: &K) -> Option<Handle> {
-        let index = self.index_of(hash, scope, key)?;
+    pub(crate) fn find(&self, hash: u64, candidate: u32, scope: Scope, key: &K) -> Option<Handle> {
+        let index = match self.is_of(candidate, scope, key) {
+            true => candidate,
+            false => self.index_of(hash, scope, key)?,
+        };
         let version = self.slots.get(index as usize)?.version;
         Some(Handle { index, version })
     }
 
     /// Makes an entry, in place of any other of its key; its interface's account has a place for it.
-    /// The hash is the key's; `number` is one more with each flow.
+    /// The hash is the key's, `is_absent`: it has no entry; `number` is one more with each flow.
     pub(crate) fn insert(
         &mut self,
-        (hash, key): (u64, K),
+        (hash, key, is_absent): (u64, K, bool),
         flow: Flow,
         now: Timestamp,
         deadline: Timestamp,
         number: u64,
     ) -> Handle {
-        if let Some(old) = self.index_of(hash, flow.scope, &key) {
+        if !is_absent && let Some(old) = self.index_of(hash, flow.scope, &key) {
             self.free_slot(old);
         }
         if self.len() == 0 {
@@ -504,10 +507,14 @@ impl<K: Key> Store<K> {
 
     #[inline]
     fn index_of(&self, hash: u64, scope: Scope, key: &K) -> Option<u32> {
-        let is = |i: u32| {
-            self.slots.get(i as usize).is_some_and(|s| s.key == *key && s.flow.scope == scope)
-        };
-        self.index.find(hash, is)
+        self.index.find(hash, |index| self.is_of(index, scope, key))
+    }
+
+    /// Whether an entry is there, and a key's.
+    #[inline]
+    fn is_of(&self, index: u32, scope: Scope, key: &K) -> bool {
+        let is = |slot: &Slot<K>| slot.key == *key && slot.flow.scope == scope;
+        self.slots.get(index as usize).is_some_and(|slot| is(slot) && slot.version % 2 == 1)
     }
 
     fn free_slot(&mut self, index: u32) {
@@ -605,7 +612,7 @@ mod tests {
             for (key, number) in keys.iter().zip(1..) {
                 let flow = Flow::open(Scope(0), &Headers::NONE, Side::Low, RuleTag(0), 0);
                 let hash = store.hash(Scope(0), key);
-                store.insert((hash, *key), flow, now, Timestamp::from_secs(9), number);
+                store.insert((hash, *key, false), flow, now, Timestamp::from_secs(9), number);
             }
             store.longest_search()
         };

@@ -260,10 +260,13 @@ impl ConnTable {
 
     #[inline]
     fn find(&self, probe: &Probe, now: Timestamp) -> Option<(Hit, &Flow)> {
-        let Probe { key, side, scope, hash, .. } = probe;
+        if probe.is_absent(self.counters.created) {
+            return None;
+        }
+        let Probe { key, side, scope, hash, candidate, .. } = probe;
         let handle = match key {
-            FlowKey::V4(key) => self.v4.find(*hash, *scope, key)?,
-            FlowKey::V6(key) => self.v6.find(*hash, *scope, key)?,
+            FlowKey::V4(key) => self.v4.find(*hash, *candidate, *scope, key)?,
+            FlowKey::V6(key) => self.v6.find(*hash, *candidate, *scope, key)?,
         };
         self.hit(key, *side, handle, now)
     }
@@ -331,7 +334,7 @@ impl ConnTable {
             FlowKey::V4(key) => self.v4.hash(scope, key),
             FlowKey::V6(key) => self.v6.hash(scope, key),
         };
-        *out = Probe { key, side, scope, hash, candidate: NONE };
+        *out = Probe { key, side, scope, hash, candidate: NONE, created: 0 };
     }
 
     /// The next steps, each for all packets before the one after it, so that their cache misses
@@ -353,6 +356,7 @@ impl ConnTable {
                 FlowKey::V4(_) => self.v4.candidate(probe.hash),
                 FlowKey::V6(_) => self.v6.candidate(probe.hash),
             };
+            probe.created = self.counters.created as u32;
         }
         for probe in &*probes {
             touched ^= match &probe.key {
@@ -487,6 +491,7 @@ impl ConnTable {
             return Ok(None);
         }
         let Probe { key, side, scope, hash, .. } = *probe;
+        let is_absent = probe.is_absent(self.counters.created);
         if let Err(full) = self.find_place(scope, now) {
             self.counters.refused += 1;
             return Err(full);
@@ -495,9 +500,10 @@ impl ConnTable {
         let number = self.counters.created;
         let flow = Flow::open(scope, headers, side, tag, generation);
         let deadline = timeouts.deadline(now, flow.track.state);
-        let (is_ipv6, handle) = match key {
-            FlowKey::V4(key) => (false, self.v4.insert((hash, key), flow, now, deadline, number)),
-            FlowKey::V6(key) => (true, self.v6.insert((hash, key), flow, now, deadline, number)),
+        let is_ipv6 = matches!(key, FlowKey::V6(_));
+        let handle = match key {
+            FlowKey::V4(key) => self.v4.insert((hash, key, is_absent), flow, now, deadline, number),
+            FlowKey::V6(key) => self.v6.insert((hash, key, is_absent), flow, now, deadline, number),
         };
         Ok(Some(Hit { reply: false, tag, generation, is_ipv6, side, handle }))
     }
