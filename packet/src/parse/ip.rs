@@ -57,7 +57,7 @@ pub(super) fn ipv4_addresses(h: &[u8; 20]) -> (IpAddr, IpAddr) {
     (src.into(), dst.into())
 }
 
-fn ipv6_addresses(h: &[u8; 40]) -> (IpAddr, IpAddr) {
+pub(super) fn ipv6_addresses(h: &[u8; 40]) -> (IpAddr, IpAddr) {
     let (mut src, mut dst) = ([0; 16], [0; 16]);
     src.copy_from_slice(&h[8..24]);
     dst.copy_from_slice(&h[24..40]);

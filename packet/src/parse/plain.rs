@@ -1,58 +1,41 @@
-//! The short way, for nearly all frames: a whole IPv4 packet without options, TCP or UDP, behind
-//! fourteen bytes of Ethernet. All is at one place in these, so their length is looked at once.
+//! The short way, for nearly all frames: a whole IPv4 packet without options or IPv6 packet without
+//! extension headers, TCP or UDP, behind fourteen bytes of Ethernet. All is at one place in these, so
+//! their length is looked at once.
 
 use crate::headers::{Headers, LinkInfo, Macs, Tcp, TcpFlags, Transport, protocol};
 
-/// Where the IP header begins, and where the transport header does.
+/// Where the IP header begins.
 const IP: usize = 14;
-const TRANSPORT: usize = IP + 20;
+/// Where the transport header does.
+const BEHIND_IPV4: usize = IP + 20;
+const BEHIND_IPV6: usize = IP + 40;
 
 /// Reads a frame that is as plain as that, and says whether it was: as [`super::parse_into`] reads it
 /// the long way. Of all others, and of those with an error, `headers` then says nothing.
 #[inline(always)]
 pub(super) fn parse(frame: &[u8], wire_len: usize, headers: &mut Headers) -> bool {
-    let Some(h) = frame.first_chunk::<42>() else { return false };
+    let Some(h) = frame.first_chunk::<{ BEHIND_IPV4 + 8 }>() else { return false };
+    let [.., e0, e1] = *h.first_chunk::<IP>().expect("fourteen of them");
+    match [e0, e1] {
+        [0x08, 0x00] => ipv4(frame, h, wire_len, headers),
+        [0x86, 0xdd] => ipv6(frame, wire_len, headers),
+        _ => false,
+    }
+}
+
+#[inline(always)]
+fn ipv4(frame: &[u8], h: &[u8; 42], wire_len: usize, headers: &mut Headers) -> bool {
     let flags_and_offset = u16::from_be_bytes([h[20], h[21]]);
     let total_len = u16::from_be_bytes([h[16], h[17]]);
-    let sent = wire_len.max(frame.len()) - IP;
-    let is_plain = [h[12], h[13], h[14]] == [0x08, 0x00, 0x45] && flags_and_offset & 0x3fff == 0;
-    if !is_plain || usize::from(total_len) > sent || total_len < 20 {
+    let is_plain = h[IP] == 0x45 && flags_and_offset & 0x3fff == 0 && total_len >= 20;
+    if !is_plain || usize::from(total_len) > wire_len.max(frame.len()) - IP {
         return false;
     }
-    // Bytes that the IP header leaves.
     let len = u32::from(total_len) - 20;
-    let (src_port, dst_port) =
-        (u16::from_be_bytes([h[34], h[35]]), u16::from_be_bytes([h[36], h[37]]));
-    match h[23] {
-        protocol::TCP => {
-            let Some(h) = frame.first_chunk::<54>() else { return false };
-            let (header_len, flags) = (u32::from(h[46] >> 4) * 4, TcpFlags(h[47]));
-            // Options say something in a SYN alone.
-            let is_plain = header_len == 20 || !flags.contains(TcpFlags::SYN);
-            if !is_plain || header_len < 20 || header_len > len {
-                return false;
-            }
-            headers.transport = Transport::Tcp(Tcp {
-                src_port,
-                dst_port,
-                seq: u32::from_be_bytes([h[38], h[39], h[40], h[41]]),
-                ack: u32::from_be_bytes([h[42], h[43], h[44], h[45]]),
-                window: u16::from_be_bytes([h[48], h[49]]),
-                flags,
-                window_scale: None,
-                payload_len: len - header_len,
-            });
-        }
-        protocol::UDP => {
-            if !(8..=len).contains(&u16::from_be_bytes([h[38], h[39]]).into()) {
-                return false;
-            }
-            headers.transport = Transport::Udp { src_port, dst_port };
-        }
-        _ => return false,
+    if !transport::<BEHIND_IPV4>(frame, h[23], len, &mut headers.transport) {
+        return false;
     }
-    let [macs @ .., _, _] = h.first_chunk::<14>().expect("42 bytes are more");
-    headers.link = LinkInfo { ethertype: 0x0800, vlan: None, mac: Some(Macs::from_frame(*macs)) };
+    headers.link = link(h);
     (headers.src, headers.dst) =
         super::ip::ipv4_addresses(h[IP..].first_chunk().expect("28 bytes"));
     headers.protocol = h[23];
@@ -61,8 +44,82 @@ pub(super) fn parse(frame: &[u8], wire_len: usize, headers: &mut Headers) -> boo
     headers.hop_limit = h[22];
     headers.ip_len = total_len.into();
     headers.ip_offset = IP as u16;
-    headers.transport_offset = TRANSPORT as u16;
+    headers.transport_offset = BEHIND_IPV4 as u16;
     true
+}
+
+#[inline(never)]
+fn ipv6(frame: &[u8], wire_len: usize, headers: &mut Headers) -> bool {
+    let Some(h) = frame.first_chunk::<{ BEHIND_IPV6 + 8 }>() else { return false };
+    let len = u16::from_be_bytes([h[18], h[19]]);
+    // Without a payload length it is not plain.
+    if h[IP] >> 4 != 6 || len == 0 || usize::from(len) > wire_len.max(frame.len()) - BEHIND_IPV6 {
+        return false;
+    }
+    if !transport::<BEHIND_IPV6>(frame, h[20], len.into(), &mut headers.transport) {
+        return false;
+    }
+    headers.link = link(h);
+    (headers.src, headers.dst) =
+        super::ip::ipv6_addresses(h[IP..].first_chunk().expect("48 bytes"));
+    headers.protocol = h[20];
+    headers.fragment = None;
+    headers.dont_fragment = true;
+    headers.hop_limit = h[21];
+    headers.ip_len = 40 + u32::from(len);
+    headers.ip_offset = IP as u16;
+    headers.transport_offset = BEHIND_IPV6 as u16;
+    true
+}
+
+#[inline(always)]
+fn link<const N: usize>(h: &[u8; N]) -> LinkInfo {
+    let [macs @ .., e0, e1] = h.first_chunk::<IP>().expect("a frame begins so");
+    let (ethertype, mac) = (u16::from_be_bytes([*e0, *e1]), Some(Macs::from_frame(*macs)));
+    LinkInfo { ethertype, vlan: None, mac }
+}
+
+/// Reads a transport header at `AT`; `len`: bytes from there on, as the IP header says.
+#[inline(always)]
+fn transport<const AT: usize>(frame: &[u8], number: u8, len: u32, out: &mut Transport) -> bool {
+    match number {
+        protocol::TCP => {
+            let Some(h) = frame.get(AT..AT + 20).and_then(<[u8]>::first_chunk::<20>) else {
+                return false;
+            };
+            let (header_len, flags) = (u32::from(h[12] >> 4) * 4, TcpFlags(h[13]));
+            // Options say something in a SYN alone.
+            let is_plain = header_len == 20 || !flags.contains(TcpFlags::SYN);
+            if !is_plain || header_len < 20 || header_len > len {
+                return false;
+            }
+            *out = Transport::Tcp(Tcp {
+                src_port: u16::from_be_bytes([h[0], h[1]]),
+                dst_port: u16::from_be_bytes([h[2], h[3]]),
+                seq: u32::from_be_bytes([h[4], h[5], h[6], h[7]]),
+                ack: u32::from_be_bytes([h[8], h[9], h[10], h[11]]),
+                window: u16::from_be_bytes([h[14], h[15]]),
+                flags,
+                window_scale: None,
+                payload_len: len - header_len,
+            });
+            true
+        }
+        protocol::UDP => {
+            let Some(h) = frame.get(AT..AT + 8).and_then(<[u8]>::first_chunk::<8>) else {
+                return false;
+            };
+            if !(8..=len).contains(&u16::from_be_bytes([h[4], h[5]]).into()) {
+                return false;
+            }
+            *out = Transport::Udp {
+                src_port: u16::from_be_bytes([h[0], h[1]]),
+                dst_port: u16::from_be_bytes([h[2], h[3]]),
+            };
+            true
+        }
+        _ => false,
+    }
 }
 
 #[cfg(test)]
@@ -76,13 +133,17 @@ mod tests {
     use crate::text::PacketSpec;
 
     /// What the short way is for.
-    const PLAIN: [&str; 6] = [
+    const PLAIN: [&str; 10] = [
         "tcp 203.0.113.7:40000 -> 10.0.1.10:443 A seq=7 ack=9 win=500",
         "tcp 203.0.113.7:40000 -> 10.0.1.10:443 S seq=7",
         "tcp 203.0.113.7:40000 -> 10.0.1.10:443 PA len=30",
         "tcp 203.0.113.7:40000 -> 10.0.1.10:443 FA df",
         "udp 203.0.113.7:53 -> 10.0.1.10:5353 len=22",
         "udp 203.0.113.7:53 -> 10.0.1.10:5353",
+        "tcp [2001:db8::7]:40000 -> [2001:db8:1::10]:443 A seq=7 ack=9",
+        "tcp [2001:db8::7]:40000 -> [2001:db8:1::10]:443 S",
+        "tcp [2001:db8::7]:40000 -> [2001:db8:1::10]:443 PA len=30",
+        "udp [2001:db8::7]:53 -> [2001:db8:1::10]:5353 len=22",
     ];
 
     fn frame(line: &str) -> Vec<u8> {
@@ -109,8 +170,8 @@ mod tests {
         #[test]
         fn both_ways_read_the_same(
             which in 0..PLAIN.len(),
-            bytes in proptest::collection::vec((12..54usize, any::<u8>()), 0..4),
-            bits in proptest::collection::vec((12..54usize, 0..8u8), 0..3),
+            bytes in proptest::collection::vec((12..74usize, any::<u8>()), 0..4),
+            bits in proptest::collection::vec((12..74usize, 0..8u8), 0..3),
             cut in proptest::option::of(any::<Index>()),
             more in 0..40usize,
         ) {
