@@ -14,6 +14,7 @@
 //! One matcher serves security groups, where any order of ranks gives the union (SEMANTICS 3.1),
 //! and network ACLs, where the rank is the order of rule numbers (SEMANTICS 8.1).
 
+mod intervals;
 mod ports;
 pub(crate) mod prefixes;
 mod run;
@@ -22,7 +23,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use self::ports::{EMPTY_ROW, Key, NONE, PortMaps, PortMapsBuilder};
+use self::ports::{Key, NONE, PortMaps, PortMapsBuilder, Row};
 use self::prefixes::{Interval, PrefixMap, bounds, last_address, sweep};
 use crate::model::L4Match;
 
@@ -52,14 +53,14 @@ impl Matcher {
     /// an ICMP code without a type, a rank out of range) is left out.
     #[must_use]
     pub fn new(entries: &[Entry]) -> Self {
-        let mut maps = PortMapsBuilder::new();
-        let outside = maps.row_id(EMPTY_ROW);
+        let mut maps = PortMapsBuilder::new(entries.len() + 1);
+        let outside = maps.row_id(Row::empty());
         let mut family = |ipv6: bool| -> Vec<Interval> {
-            let mut sorted: Vec<_> = entries
+            let own = entries
                 .iter()
-                .filter(|entry| matches!(entry.remote, IpNet::V6(_)) == ipv6 && entry.rank < NONE)
-                .map(|entry| (bounds(&entry.remote), entry))
-                .collect();
+                .filter(|entry| matches!(entry.remote, IpNet::V6(_)) == ipv6 && entry.rank < NONE);
+            let mut sorted = Vec::with_capacity(own.clone().count());
+            sorted.extend(own.map(|entry| (bounds(&entry.remote), entry)));
             sorted.sort_unstable_by_key(|&((first, last), entry)| {
                 (first, std::cmp::Reverse(last), entry.rank)
             });

@@ -15,6 +15,7 @@ use std::collections::HashMap;
 use ahash::RandomState;
 use sgwall_packet::protocol;
 
+use super::intervals::Intervals;
 use super::run::Run32;
 use crate::model::{IcmpMatch, L4Match, PortRange};
 
@@ -120,11 +121,21 @@ const fn run_key(domain: u32, key: u32) -> u32 {
     domain << 16 | key
 }
 
-/// One map for each domain, by its root.
-pub(crate) type Row = [u32; 5];
+/// What each key is worth to a prefix class.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Row {
+    /// All domains together, in few intervals.
+    Few(Intervals),
+    /// One map for each domain, by its root.
+    Many([u32; 5]),
+}
 
-/// The row of an address that no rule covers.
-pub(crate) const EMPTY_ROW: Row = [NONE; 5];
+impl Row {
+    /// The row of an address that no rule covers.
+    pub(crate) fn empty() -> Self {
+        Row::Few(Intervals::all(NONE))
+    }
+}
 
 /// Maps as lookups read them. What they are asked for is a class: the number of a run that holds
 /// all of a row or, with [`LINE`], of a line.
@@ -195,23 +206,37 @@ pub(crate) struct PortMapsBuilder {
 
 struct BuildNode {
     children: [u32; FAN],
-    /// Best and worst rank below.
+    extent: Extent,
+}
+
+/// What there is below a node.
+#[derive(Clone, Copy)]
+struct Extent {
     best: u32,
     worst: u32,
+    /// The ranks of the first and of the last key.
+    ends: (u32, u32),
+    /// How often the rank changes from a key to the next.
+    cuts: u32,
 }
 
 impl PortMapsBuilder {
-    pub(crate) fn new() -> Self {
+    /// For about so many rows.
+    pub(crate) fn new(rows: usize) -> Self {
         PortMapsBuilder {
             nodes: Vec::new(),
             ids: HashMap::with_hasher(hasher()),
-            rows: Vec::new(),
-            row_ids: HashMap::with_hasher(hasher()),
+            rows: Vec::with_capacity(rows),
+            row_ids: HashMap::with_capacity_and_hasher(rows, hasher()),
         }
     }
 
     /// The number of a row; equal rows have one.
     pub(crate) fn row_id(&mut self, row: Row) -> u32 {
+        let row = match row {
+            Row::Many(roots) => self.few(&roots).map_or(row, Row::Few),
+            Row::Few(_) => row,
+        };
         *self.row_ids.entry(row).or_insert_with(|| {
             self.rows.push(row);
             self.rows.len() as u32 - 1
@@ -220,38 +245,59 @@ impl PortMapsBuilder {
 
     /// The row of a number that [`Self::row_id`] gave.
     pub(crate) fn row(&self, id: u32) -> Row {
-        self.rows.get(id as usize).copied().unwrap_or(EMPTY_ROW)
+        self.rows.get(id as usize).copied().unwrap_or_else(Row::empty)
     }
 
     /// Lays a rule over a row: where it matches, the better rank stands.
     pub(crate) fn overlay(&mut self, row: &mut Row, matches: L4Match, rank: u32) {
-        const FULL: (u32, u32) = (0, u16::MAX as u32);
-        let ports = |PortRange { from, to }| (u32::from(from), u32::from(to));
-        let (domain, (first, last)) = match matches {
-            L4Match::All => {
-                for root in row {
-                    *root = self.lay(*root, LEVELS, FULL.0, FULL.1, rank);
+        let Some((first, last)) = run_keys(matches) else { return };
+        match row {
+            Row::Few(few) => match few.lay(first, last, rank) {
+                Some(laid) => *few = laid,
+                None => {
+                    let mut roots = self.roots(few);
+                    self.lay_keys(&mut roots, first, last, rank);
+                    *row = Row::Many(roots);
                 }
-                return;
-            }
-            L4Match::Tcp(range) => (Domain::Tcp, ports(range)),
-            L4Match::Udp(range) => (Domain::Udp, ports(range)),
-            L4Match::Icmp(icmp) => (Domain::Icmp, icmp_range(icmp)),
-            L4Match::Icmpv6(icmp) => (Domain::Icmpv6, icmp_range(icmp)),
-            L4Match::Other(number) => match Domain::of(number) {
-                Domain::Other => (Domain::Other, (u32::from(number), u32::from(number))),
-                named => (named, FULL),
             },
-        };
-        if first <= last {
-            let root = &mut row[domain as usize];
-            *root = self.lay(*root, LEVELS, first, last, rank);
+            Row::Many(roots) => self.lay_keys(roots, first, last, rank),
+        }
+    }
+
+    /// The maps of a row of few intervals.
+    fn roots(&mut self, few: &Intervals) -> [u32; 5] {
+        let mut roots = [NONE; 5];
+        for (first, last, rank) in few.iter() {
+            self.lay_keys(&mut roots, first, last, rank);
+        }
+        roots
+    }
+
+    /// All maps in few intervals, if they are.
+    fn few(&self, roots: &[u32; 5]) -> Option<Intervals> {
+        let mut few = Intervals::default();
+        let mut maps = Domain::ALL.iter().zip(roots);
+        let fits = maps.all(|(&domain, &root)| {
+            self.collect(root, LEVELS, run_key(domain as u32, 0), &mut few)
+        });
+        fits.then_some(few)
+    }
+
+    /// Lays a rank over the keys `first..=last` of runs.
+    fn lay_keys(&mut self, roots: &mut [u32; 5], first: u32, last: u32, rank: u32) {
+        const WHOLE: u32 = u16::MAX as u32;
+        for (domain, root) in Domain::ALL.into_iter().zip(roots) {
+            let start = run_key(domain as u32, 0);
+            if first <= start + WHOLE && last >= start {
+                let (from, to) = (first.saturating_sub(start), (last - start).min(WHOLE));
+                *root = self.lay(*root, LEVELS, from, to, rank);
+            }
         }
     }
 
     /// Lays a rank over keys `first..=last` of the map at `root`, which has `level` levels.
     fn lay(&mut self, root: u32, level: u32, first: u32, last: u32, rank: u32) -> u32 {
-        let (best, worst) = self.bounds(root);
+        let Extent { best, worst, .. } = self.extent(root);
         if rank >= worst {
             return root;
         }
@@ -271,12 +317,11 @@ impl PortMapsBuilder {
         self.intern(level, children)
     }
 
-    fn bounds(&self, root: u32) -> (u32, u32) {
+    fn extent(&self, root: u32) -> Extent {
         if root >> 30 == VALUE {
-            return (root, root);
+            return Extent { best: root, worst: root, ends: (root, root), cuts: 0 };
         }
-        let node = &self.nodes[(root & INDEX) as usize];
-        (node.best, node.worst)
+        self.nodes[(root & INDEX) as usize].extent
     }
 
     fn children(&self, root: u32) -> [u32; FAN] {
@@ -293,11 +338,16 @@ impl PortMapsBuilder {
         if let Some(&id) = self.ids.get(&(level, children)) {
             return id;
         }
-        let bounds = children.map(|child| self.bounds(child));
-        let best = bounds.iter().map(|b| b.0).min().unwrap_or(NONE);
-        let worst = bounds.iter().map(|b| b.1).max().unwrap_or(NONE);
+        let mut extent = self.extent(children[0]);
+        for &child in &children[1..] {
+            let next = self.extent(child);
+            extent.best = extent.best.min(next.best);
+            extent.worst = extent.worst.max(next.worst);
+            extent.cuts += next.cuts + u32::from(extent.ends.1 != next.ends.0);
+            extent.ends.1 = next.ends.1;
+        }
         let id = NODE << 30 | (self.nodes.len() as u32 & INDEX);
-        self.nodes.push(BuildNode { children, best, worst });
+        self.nodes.push(BuildNode { children, extent });
         self.ids.insert((level, children), id);
         id
     }
@@ -305,7 +355,7 @@ impl PortMapsBuilder {
     /// The maps in the form for lookups, and the class of each row.
     pub(crate) fn freeze(self) -> (PortMaps, Vec<u32>) {
         let mut frozen = Frozen {
-            maps: PortMaps { lines: Vec::new(), runs: Vec::new() },
+            maps: PortMaps { lines: Vec::new(), runs: Vec::with_capacity(self.rows.len()) },
             parts: HashMap::with_hasher(hasher()),
             nodes: HashMap::with_hasher(hasher()),
         };
@@ -314,15 +364,12 @@ impl PortMapsBuilder {
     }
 
     fn freeze_row(&self, frozen: &mut Frozen, row: &Row) -> u32 {
-        let mut intervals = Intervals::default();
-        let mut maps = Domain::ALL.iter().zip(row);
-        if maps.all(|(&domain, &root)| {
-            self.collect(root, LEVELS, run_key(domain as u32, 0), &mut intervals)
-        }) {
-            return frozen.run(&intervals) & INDEX;
-        }
+        let roots = match row {
+            Row::Few(few) => return frozen.run(few) & INDEX,
+            Row::Many(roots) => roots,
+        };
         let mut line = [NONE; FAN];
-        for (domain, &root) in Domain::ALL.into_iter().zip(row) {
+        for (domain, &root) in Domain::ALL.into_iter().zip(roots) {
             let (first, bits) = domain.place();
             let slots = line.iter_mut().skip(first as usize);
             for (part, slot) in (0..1 << bits).zip(slots) {
@@ -392,8 +439,12 @@ impl PortMapsBuilder {
         if root >> 30 == VALUE {
             return out.push(base, root);
         }
+        let node = &self.nodes[(root & INDEX) as usize];
+        if out.len() + node.extent.cuts as usize > Run32::MOST {
+            return false;
+        }
         let step = 1 << (4 * level.saturating_sub(1));
-        let children = self.nodes[(root & INDEX) as usize].children.iter();
+        let children = node.children.iter();
         children
             .zip((base..).step_by(step))
             .all(|(&child, start)| self.collect(child, level.saturating_sub(1), start, out))
@@ -411,7 +462,7 @@ struct Frozen {
 
 impl Frozen {
     fn run(&mut self, intervals: &Intervals) -> u32 {
-        self.maps.runs.push(Run32::new(&intervals.items[..intervals.len]));
+        self.maps.runs.push(intervals.run());
         RUN << 30 | ((self.maps.runs.len() - 1) as u32 & INDEX)
     }
 }
@@ -421,24 +472,22 @@ fn hasher() -> RandomState {
     RandomState::with_seeds(1, 2, 3, 4)
 }
 
-/// Intervals on their way into a run.
-#[derive(Default)]
-struct Intervals {
-    len: usize,
-    items: [(u64, u32); Run32::MOST],
-}
-
-impl Intervals {
-    /// Adds an interval that begins at `start`; false if it does not fit.
-    fn push(&mut self, start: u32, rank: u32) -> bool {
-        if self.len > 0 && self.items[self.len - 1].1 == rank {
-            return true;
-        }
-        let Some(free) = self.items.get_mut(self.len) else { return false };
-        *free = (start.into(), rank);
-        self.len += 1;
-        true
-    }
+/// The keys of runs that a rule matches, first and last.
+fn run_keys(matches: L4Match) -> Option<(u32, u32)> {
+    const FULL: (u32, u32) = (0, u16::MAX as u32);
+    let ports = |PortRange { from, to }| (u32::from(from), u32::from(to));
+    let (domain, (first, last)) = match matches {
+        L4Match::All => return Some((0, u32::MAX)),
+        L4Match::Tcp(range) => (Domain::Tcp, ports(range)),
+        L4Match::Udp(range) => (Domain::Udp, ports(range)),
+        L4Match::Icmp(icmp) => (Domain::Icmp, icmp_range(icmp)),
+        L4Match::Icmpv6(icmp) => (Domain::Icmpv6, icmp_range(icmp)),
+        L4Match::Other(number) => match Domain::of(number) {
+            Domain::Other => (Domain::Other, (u32::from(number), u32::from(number))),
+            named => (named, FULL),
+        },
+    };
+    (first <= last).then(|| (run_key(domain as u32, first), run_key(domain as u32, last)))
 }
 
 /// The keys of an ICMP match. A code without a type is no match (SEMANTICS 2.4): no key.

@@ -63,7 +63,9 @@ pub(crate) fn sweep<T>(
     outside: u32,
     mut inherit: impl FnMut(u32, T) -> u32,
 ) -> Vec<Interval> {
-    let mut out = vec![(0, outside)];
+    let prefixes = prefixes.into_iter();
+    let mut out = Vec::with_capacity(2 * prefixes.size_hint().1.unwrap_or_default() + 1);
+    out.push((0, outside));
     let mut open: Vec<(u128, u32)> = Vec::new();
     let enclosing = |open: &[(u128, u32)]| open.last().map_or(outside, |&(_, value)| value);
     for ((first, last), own) in prefixes {
@@ -292,28 +294,29 @@ impl<K: Key, const N: usize, const S: usize> Tree<K, N, S> {
 
     /// Fills `count` slots for parts of 2^`shift` keys from `from`.
     fn fill(&mut self, first: usize, count: u64, from: u64, shift: u32, keys: &Keys) {
-        let mut rest = &keys[1..];
         let mut before = keys[0];
+        let mut next = first;
         let mut part = Vec::new();
-        for index in 0..count {
-            let from = from + (index << shift);
-            let inside = rest.partition_point(|&(start, _)| start <= from + ((1 << shift) - 1));
-            let (mine, later) = rest.split_at(inside);
-            rest = later;
-            self.slots[first + index as usize] = match mine {
-                [] => before.1,
-                [(start, only)] if *start == from => *only,
+        for mine in keys[1..].chunk_by(|a, b| (a.0 - from) >> shift == (b.0 - from) >> shift) {
+            let index = (mine[0].0 - from) >> shift;
+            let start = from + (index << shift);
+            self.slots[next..first + index as usize].fill(before.1);
+            next = first + index as usize;
+            self.slots[next] = match mine {
+                [(at, only)] if *at == start => *only,
                 _ => {
                     part.clear();
-                    if mine[0].0 != from {
-                        part.push((from, before.1));
+                    if mine[0].0 != start {
+                        part.push((start, before.1));
                     }
                     part.extend_from_slice(mine);
-                    self.part(from, shift, &part)
+                    self.part(start, shift, &part)
                 }
             };
+            next += 1;
             before = mine.last().copied().unwrap_or(before);
         }
+        self.slots[next..first + count as usize].fill(before.1);
     }
 
     /// The slot of several keys among the 2^`span` from `from`.
@@ -329,7 +332,7 @@ impl<K: Key, const N: usize, const S: usize> Tree<K, N, S> {
     }
 
     fn run(&mut self, keys: &Keys) -> u32 {
-        self.runs.push(Run::new(keys));
+        self.runs.push(Run::new(keys.iter().copied()));
         slot(RUN, self.runs.len() - 1)
     }
 
