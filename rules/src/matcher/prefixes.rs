@@ -18,6 +18,7 @@
 //!
 //! It refuses to change: a new set of prefixes is a new map.
 
+use std::hint::select_unpredictable as select;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -127,28 +128,44 @@ impl PrefixMap {
     /// The value of the longest prefix that covers `addr`.
     #[inline]
     pub(crate) fn get(&self, addr: &IpAddr) -> u32 {
-        self.finish(addr, self.begin(addr))
-    }
-
-    /// The first of the memory that [`Self::get`] waits for; [`Self::finish`] does the rest. Apart,
-    /// so that the waits of several addresses overlap.
-    #[inline]
-    pub(super) fn begin(&self, addr: &IpAddr) -> u32 {
         match addr {
-            IpAddr::V4(a) => self.v4.begin(&self.v4.root, u32::from(*a).into()),
-            IpAddr::V6(a) => self.v6.begin(&self.v6.root, (u128::from(*a) >> 64) as u64),
+            IpAddr::V4(a) => self.v4.get(&self.v4.root, u32::from(*a).into()),
+            IpAddr::V6(a) => {
+                let bits = u128::from(*a);
+                let slot = self.v6.get(&self.v6.root, (bits >> 64) as u64);
+                if slot >> 30 == LOW { self.low(slot, bits as u64) } else { slot }
+            }
         }
     }
 
+    /// [`Self::get`] of each, in step if they are of one family.
     #[inline]
-    pub(super) fn finish(&self, addr: &IpAddr, slot: u32) -> u32 {
-        match addr {
-            IpAddr::V4(a) => self.v4.finish(&self.v4.root, u32::from(*a).into(), slot),
-            IpAddr::V6(a) => {
-                let bits = u128::from(*a);
-                let slot = self.v6.finish(&self.v6.root, (bits >> 64) as u64, slot);
-                if slot >> 30 == LOW { self.low(slot, bits as u64) } else { slot }
+    pub(super) fn get_all<const N: usize>(&self, addrs: [&IpAddr; N]) -> [u32; N] {
+        let (mut keys, mut v4, mut v6) = ([0; N], true, true);
+        for (key, addr) in keys.iter_mut().zip(addrs) {
+            *key = match addr {
+                IpAddr::V4(a) => {
+                    v6 = false;
+                    u32::from(*a).into()
+                }
+                IpAddr::V6(a) => {
+                    v4 = false;
+                    (u128::from(*a) >> 64) as u64
+                }
+            };
+        }
+        if v4 {
+            self.v4.get_all(&self.v4.root, keys)
+        } else if v6 {
+            let mut slots = self.v6.get_all(&self.v6.root, keys);
+            for (slot, addr) in slots.iter_mut().zip(addrs) {
+                if *slot >> 30 == LOW {
+                    *slot = self.low(*slot, number(addr) as u64);
+                }
             }
+            slots
+        } else {
+            addrs.map(|addr| self.get(addr))
         }
     }
 
@@ -157,8 +174,7 @@ impl PrefixMap {
         if slot & LOW_RUN != 0 {
             return self.v6.runs[index].get(key);
         }
-        let root = &self.v6.lows[index];
-        self.v6.finish(root, key, self.v6.begin(root, key))
+        self.v6.get(&self.v6.lows[index], key)
     }
 
     /// Bytes on the heap.
@@ -173,7 +189,7 @@ pub(crate) const fn last_address(ipv6: bool) -> u128 {
 }
 
 /// Slots of a table for each boundary in it, about.
-const SLOTS_EACH: usize = 4;
+const SLOTS_EACH: usize = 8;
 /// The most address bits that a table takes.
 const MOST_BITS: u32 = 16;
 /// The fewest, where there are as many.
@@ -336,16 +352,11 @@ impl<K: Key, const N: usize, const S: usize> Tree<K, N, S> {
         slot(RUN, self.runs.len() - 1)
     }
 
-    /// What stands for a key in the root.
+    /// The value of a key, or the tree over the next one.
     #[inline]
-    fn begin(&self, root: &Root, key: u64) -> u32 {
-        self.slots[root.first as usize + (root.relative(key) >> root.shift) as usize]
-    }
-
-    /// The value of a key, or the tree over the next one, by what stands for it in the root.
-    #[inline]
-    fn finish(&self, root: &Root, key: u64, mut slot: u32) -> u32 {
+    fn get(&self, root: &Root, key: u64) -> u32 {
         let key = root.relative(key);
+        let mut slot = self.slots[root.first as usize + (key >> root.shift) as usize];
         let mut shift = root.shift;
         while slot >> 30 == TABLE {
             let bits = (slot >> TABLE_BITS & 15) + 1;
@@ -357,11 +368,47 @@ impl<K: Key, const N: usize, const S: usize> Tree<K, N, S> {
         if slot >> 30 == RUN { self.runs[(slot & INDEX) as usize].get(K::of(key)) } else { slot }
     }
 
+    /// [`Self::get`] of each, in step and without branches on where one of them ends.
+    #[inline]
+    fn get_all<const L: usize>(&self, root: &Root, keys: [u64; L]) -> [u32; L] {
+        let keys = keys.map(|key| root.relative(key));
+        let mut slots =
+            keys.map(|key| self.slots[root.first as usize + (key >> root.shift) as usize]);
+        // What is left of each key, from the highest bit on.
+        let mut rests = keys.map(|key| key << (63 - root.shift) << 1);
+        while any(&slots, TABLE) {
+            for (slot, rest) in slots.iter_mut().zip(&mut rests) {
+                let is_table = *slot >> 30 == TABLE;
+                let bits_less_1 = *slot >> TABLE_BITS & 15;
+                let part = (*rest >> (63 - bits_less_1)) as usize;
+                *rest = *rest << bits_less_1 << 1;
+                let place = (*slot & TABLE_INDEX) as usize * ALIGN + part;
+                let inner = self.slots[select(is_table, place, 0)];
+                *slot = select(is_table, inner, *slot);
+            }
+        }
+        if any(&slots, RUN) {
+            for (slot, key) in slots.iter_mut().zip(&keys) {
+                let is_run = *slot >> 30 == RUN;
+                let run = select(is_run, (*slot & INDEX) as usize, 0);
+                let found = self.runs[run].get(K::of(*key));
+                *slot = select(is_run, found, *slot);
+            }
+        }
+        slots
+    }
+
     fn heap_bytes(&self) -> usize {
         self.slots.len() * size_of::<u32>()
             + self.runs.len() * size_of::<Run<K, N, S>>()
             + self.lows.len() * size_of::<Root>()
     }
+}
+
+/// Whether any of the slots has this tag.
+#[inline]
+fn any(slots: &[u32], tag: u32) -> bool {
+    slots.iter().fold(false, |any, slot| any | (slot >> 30 == tag))
 }
 
 /// The bits that a table of so many boundaries takes of `span`.
