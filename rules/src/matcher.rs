@@ -14,6 +14,8 @@
 //! One matcher serves security groups, where any order of ranks gives the union (SEMANTICS 3.1),
 //! and network ACLs, where the rank is the order of rule numbers (SEMANTICS 8.1).
 
+mod intervals;
+mod keys;
 mod ports;
 pub(crate) mod prefixes;
 mod run;
@@ -22,7 +24,8 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use self::ports::{EMPTY_ROW, Key, NONE, PortMaps, PortMapsBuilder};
+use self::keys::key;
+use self::ports::{NONE, PortMaps, PortMapsBuilder, Row};
 use self::prefixes::{Interval, PrefixMap, bounds, last_address, sweep};
 use crate::model::L4Match;
 
@@ -37,7 +40,7 @@ pub struct Entry {
     pub rank: u32,
 }
 
-/// Lookups that run side by side.
+/// Lookups that run in step.
 const LANES: usize = 16;
 
 /// Finds the best-ranked of a set of rules.
@@ -52,14 +55,14 @@ impl Matcher {
     /// an ICMP code without a type, a rank out of range) is left out.
     #[must_use]
     pub fn new(entries: &[Entry]) -> Self {
-        let mut maps = PortMapsBuilder::new();
-        let outside = maps.row_id(EMPTY_ROW);
+        let mut maps = PortMapsBuilder::new(entries);
+        let outside = maps.row_id(Row::empty());
         let mut family = |ipv6: bool| -> Vec<Interval> {
-            let mut sorted: Vec<_> = entries
+            let own = entries
                 .iter()
-                .filter(|entry| matches!(entry.remote, IpNet::V6(_)) == ipv6 && entry.rank < NONE)
-                .map(|entry| (bounds(&entry.remote), entry))
-                .collect();
+                .filter(|entry| matches!(entry.remote, IpNet::V6(_)) == ipv6 && entry.rank < NONE);
+            let mut sorted = Vec::with_capacity(own.clone().count());
+            sorted.extend(own.map(|entry| (bounds(&entry.remote), entry)));
             sorted.sort_unstable_by_key(|&((first, last), entry)| {
                 (first, std::cmp::Reverse(last), entry.rank)
             });
@@ -85,30 +88,26 @@ impl Matcher {
     #[inline]
     #[must_use]
     pub fn lookup(&self, remote: &IpAddr, protocol: u8, selector: u16) -> Option<u32> {
-        let rank = self.ports.get(self.prefixes.get(remote), Key::new(protocol, selector));
+        let rank = self.ports.get(self.prefixes.get(remote), key(protocol, selector));
         (rank != NONE).then_some(rank)
     }
 
-    /// [`Self::lookup`] of each packet (remote address, protocol number, selector), several side by
-    /// side: where the matcher is larger than the cache, their waits for memory overlap.
+    /// [`Self::lookup`] of each packet (remote address, protocol number, selector), several in step:
+    /// their waits for memory overlap, and the processor need not guess where each of them ends.
     ///
     /// # Panics
     /// If `out` is shorter than `packets`.
     pub fn lookup_batch(&self, packets: &[(IpAddr, u8, u16)], out: &mut [Option<u32>]) {
         let out = &mut out[..packets.len()];
         for (packets, out) in packets.chunks(LANES).zip(out.chunks_mut(LANES)) {
-            let mut slots = [0; LANES];
-            for (slot, (remote, ..)) in slots.iter_mut().zip(packets) {
-                *slot = self.prefixes.begin(remote);
+            // Lanes without a packet are looked up too.
+            let mut remotes = [&packets[0].0; LANES];
+            let mut keys = [0; LANES];
+            for ((lane, address), selected) in packets.iter().zip(&mut remotes).zip(&mut keys) {
+                (*address, *selected) = (&lane.0, key(lane.1, lane.2));
             }
-            for (slot, (remote, ..)) in slots.iter_mut().zip(packets) {
-                *slot = self.prefixes.finish(remote, *slot);
-            }
-            for (slot, (_, protocol, selector)) in slots.iter_mut().zip(packets) {
-                *slot = self.ports.begin(*slot, Key::new(*protocol, *selector));
-            }
-            for ((out, (_, protocol, selector)), slot) in out.iter_mut().zip(packets).zip(slots) {
-                let rank = self.ports.finish(Key::new(*protocol, *selector), slot);
+            let ranks = self.ports.get_all(&self.prefixes.get_all(remotes), keys);
+            for (out, rank) in out.iter_mut().zip(ranks) {
                 *out = (rank != NONE).then_some(rank);
             }
         }

@@ -165,31 +165,34 @@ impl RuleSet {
             let before = before.and_then(|before| before.without_references.as_deref());
             Box::new(RuleSet::new(others, before))
         });
+        let same = before.filter(|before| {
+            before.inputs.len() == inputs.len()
+                && before.inputs.iter().zip(&inputs).all(|(before, now)| before.matches_as(now))
+        });
         let mut matches = Vec::new();
         let mut all_ports_any = [AllPorts::default(); 2];
         let mut entries = Vec::new();
         for any_peer in [true, false] {
             for &Input { rule, matches: l4, ref prefixes, .. } in &inputs {
-                let rank = matches.len() as u32;
-                let before = entries.len();
                 let prefixes = prefixes.as_slice().iter();
-                for &remote in prefixes.filter(|net| (net.prefix_len() == 0) == any_peer) {
-                    entries.push(Entry { remote, matches: l4, rank });
-                    if any_peer {
+                let prefixes = prefixes.filter(|net| (net.prefix_len() == 0) == any_peer);
+                if prefixes.clone().next().is_none() {
+                    continue;
+                }
+                let rank = matches.len() as u32;
+                matches.push(GroupMatch { rule, any_peer });
+                if any_peer {
+                    for remote in prefixes.clone() {
                         let all = &mut all_ports_any[usize::from(remote.addr().is_ipv6())];
                         all.tcp |= matches!(l4, L4Match::All | L4Match::Tcp(PortRange::ALL));
                         all.udp |= matches!(l4, L4Match::All | L4Match::Udp(PortRange::ALL));
                     }
                 }
-                if entries.len() > before {
-                    matches.push(GroupMatch { rule, any_peer });
+                if same.is_none() {
+                    entries.extend(prefixes.map(|&remote| Entry { remote, matches: l4, rank }));
                 }
             }
         }
-        let same = before.filter(|before| {
-            before.inputs.len() == inputs.len()
-                && before.inputs.iter().zip(&inputs).all(|(before, now)| before.matches_as(now))
-        });
         let matcher = match same {
             Some(same) => Arc::clone(&same.matcher),
             None => Arc::new(Matcher::new(&entries)),

@@ -1,22 +1,22 @@
-//! What each protocol and port is worth to one prefix class: maps of 16 bits to a rank.
+//! What each protocol and port is worth to one prefix class: maps from keys to a rank.
 //!
-//! A [`Row`] holds one map for each [`Domain`]. While rules are compiled a map is a persistent
-//! tree of 16 children a node and four levels; laying a rule over it copies only the path to what
-//! changes, and equal nodes are one. So a prefix that adds one port to the thousands it inherits
-//! costs a few cache lines, not a copy. [`PortMapsBuilder::freeze`] then makes the form for
-//! lookups: a row that cuts into eight intervals or fewer, all domains together, is a *run*, one
-//! cache line that is searched without branches. Another is a *line* of slots, eight for equal
-//! parts of TCP's ports, four for UDP's, one for each of the rest; a part is a run again or, where
-//! it has too many intervals, four levels of nodes. So a lookup is one cache line or two, seldom
-//! more, and a row that adds a port to many shares the other parts with the row it inherits from.
+//! A class that cuts the keys into eight intervals or fewer is a *run*, one cache line that is
+//! searched without branches. The map of another is a tree of 16 children a node over the
+//! [`Numbers`] of the intervals that all rules together cut the keys into; a subtree of eight
+//! intervals or fewer is a run again. While rules are compiled trees are persistent: laying a rule
+//! over one copies only the path to what changes, and equal nodes are one. So a prefix that adds
+//! one port to the thousands it inherits costs a few cache lines, not a copy.
 
 use std::collections::HashMap;
+use std::hint::select_unpredictable as select;
 
 use ahash::RandomState;
-use sgwall_packet::protocol;
 
+use super::Entry;
+use super::intervals::Intervals;
+use super::keys::{Numbers, keys};
 use super::run::Run32;
-use crate::model::{IcmpMatch, L4Match, PortRange};
+use crate::model::L4Match;
 
 /// No rule: worse than every rank. Ranks are below it.
 pub(crate) const NONE: u32 = (1 << 30) - 1;
@@ -26,113 +26,30 @@ const VALUE: u32 = 0;
 const RUN: u32 = 1;
 const NODE: u32 = 2;
 
-/// What the 16 bits of a map mean.
-#[derive(Clone, Copy)]
-enum Domain {
-    /// TCP destination port.
-    Tcp,
-    /// UDP destination port.
-    Udp,
-    /// ICMP type and code.
-    Icmp,
-    /// ICMPv6 type and code.
-    Icmpv6,
-    /// The number of any other protocol, in the low 8 bits.
-    Other,
+/// What each key is worth to a prefix class.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Row {
+    /// Few intervals of keys.
+    Few(Intervals),
+    /// The root of a tree over their numbers.
+    Many(u32),
 }
 
-impl Domain {
-    const fn of(number: u8) -> Self {
-        match number {
-            protocol::TCP => Domain::Tcp,
-            protocol::UDP => Domain::Udp,
-            protocol::ICMP => Domain::Icmp,
-            protocol::ICMPV6 => Domain::Icmpv6,
-            _ => Domain::Other,
-        }
-    }
-
-    /// Its first slot in a line, and the bits of a key that tell its slots apart.
-    const fn place(self) -> (u32, u32) {
-        match self {
-            Domain::Tcp => (0, 3),
-            Domain::Udp => (8, 2),
-            Domain::Icmp => (12, 0),
-            Domain::Icmpv6 => (13, 0),
-            Domain::Other => (14, 0),
-        }
-    }
-
-    const ALL: [Domain; 5] =
-        [Domain::Tcp, Domain::Udp, Domain::Icmp, Domain::Icmpv6, Domain::Other];
-}
-
-/// Where the packets of a protocol stand.
-#[derive(Clone, Copy)]
-struct Place {
-    domain: u8,
-    /// The domain's first slot in a line.
-    first: u8,
-    /// Bits of the key below those that choose the slot.
-    shift: u8,
-    /// What is the key: the selector, or the protocol's number.
-    is_number: bool,
-}
-
-static PLACES: [Place; 256] = {
-    let mut places = [Place { domain: 0, first: 0, shift: 0, is_number: false }; 256];
-    let mut number = 0;
-    while number < 256 {
-        let domain = Domain::of(number as u8);
-        let (first, bits) = domain.place();
-        places[number] = Place {
-            domain: domain as u8,
-            first: first as u8,
-            shift: 16 - bits as u8,
-            is_number: matches!(domain, Domain::Other),
-        };
-        number += 1;
-    }
-    places
-};
-
-/// What a packet is looked up by.
-#[derive(Clone, Copy)]
-pub(super) struct Key {
-    /// Its slot in a line.
-    part: u8,
-    /// Its domain, and its 16 bits there.
-    of_run: u32,
-}
-
-impl Key {
-    #[inline]
-    pub(super) fn new(number: u8, selector: u16) -> Self {
-        let place = PLACES[usize::from(number)];
-        let key = u32::from(if place.is_number { u16::from(number) } else { selector });
-        let part = place.first + (key >> place.shift) as u8;
-        Key { part, of_run: run_key(place.domain.into(), key) }
+impl Row {
+    /// The row of an address that no rule covers.
+    pub(crate) fn empty() -> Self {
+        Row::Few(Intervals::all(NONE))
     }
 }
 
-/// The key of runs.
-const fn run_key(domain: u32, key: u32) -> u32 {
-    domain << 16 | key
-}
-
-/// One map for each domain, by its root.
-pub(crate) type Row = [u32; 5];
-
-/// The row of an address that no rule covers.
-pub(crate) const EMPTY_ROW: Row = [NONE; 5];
-
-/// Maps as lookups read them. What they are asked for is a class: the number of a run that holds
-/// all of a row or, with [`LINE`], of a line.
+/// Maps as lookups read them. What they are asked for is a class: the number of a run or, with
+/// [`LINE`], of the line that is a tree's root.
 #[derive(Debug)]
 pub(crate) struct PortMaps {
-    /// Rows, and nodes of the maps that are too large for runs.
+    /// Nodes of trees.
     lines: Vec<Line>,
     runs: Vec<Run32>,
+    numbers: Numbers,
 }
 
 /// Marks classes that are lines. Classes are below twice that.
@@ -142,50 +59,79 @@ const LINE: u32 = 1 << 29;
 #[repr(align(64))]
 struct Line([u32; FAN]);
 
-/// Children of a node: four bits of the key.
+/// Children of a node: four bits of a number.
 const FAN: usize = 16;
-/// Levels of nodes: all 16 bits.
-const LEVELS: u32 = 4;
 
 impl PortMaps {
-    /// The rank of a packet in a class, [`NONE`] where no rule matches.
+    /// The rank of a key in a class, [`NONE`] where no rule matches.
     #[inline]
-    pub(crate) fn get(&self, class: u32, key: Key) -> u32 {
-        self.finish(key, self.begin(class, key))
-    }
-
-    /// The first of the memory that [`Self::get`] waits for; [`Self::finish`] does the rest. Apart,
-    /// so that the waits of several packets overlap.
-    #[inline]
-    pub(super) fn begin(&self, class: u32, key: Key) -> u32 {
-        match class & LINE {
-            0 => RUN << 30 | class,
-            _ => self.lines[(class & !LINE) as usize].0[usize::from(key.part) % FAN],
+    pub(crate) fn get(&self, class: u32, key: u32) -> u32 {
+        if class & LINE == 0 {
+            return self.runs[class as usize].get(key);
         }
-    }
-
-    #[inline]
-    pub(super) fn finish(&self, key: Key, mut slot: u32) -> u32 {
-        let mut shift = 4 * LEVELS;
+        let number = self.numbers.of(key);
+        let mut slot = NODE << 30 | class & !LINE;
+        let mut shift = 4 * self.numbers.levels();
         while slot >> 30 == NODE {
             // Values stand at the lowest level, so the shift never falls below zero.
             shift = shift.saturating_sub(4);
-            slot = self.lines[(slot & INDEX) as usize].0[(key.of_run >> shift) as usize % FAN];
+            slot = self.lines[(slot & INDEX) as usize].0[(number >> shift) as usize % FAN];
         }
         match slot >> 30 {
-            RUN => self.runs[(slot & INDEX) as usize].get(key.of_run),
+            RUN => self.runs[(slot & INDEX) as usize].get(number),
             _ => slot,
         }
     }
 
+    /// [`Self::get`] of each, in step and without branches on where one of them ends.
+    #[inline]
+    pub(super) fn get_all<const N: usize>(
+        &self,
+        classes: &[u32; N],
+        mut keys: [u32; N],
+    ) -> [u32; N] {
+        let mut slots = classes.map(|class| RUN << 30 | class);
+        if classes.iter().fold(0, |any, class| any | class) & LINE != 0 {
+            for ((slot, key), class) in slots.iter_mut().zip(&mut keys).zip(classes) {
+                let is_line = class & LINE != 0;
+                let number = self.numbers.of(*key);
+                *key = select(is_line, number, *key);
+                *slot = select(is_line, NODE << 30 | class & !LINE, *slot);
+            }
+            let mut shift = 4 * self.numbers.levels();
+            while slots.iter().fold(false, |any, slot| any | (slot >> 30 == NODE)) {
+                shift = shift.saturating_sub(4);
+                for (slot, key) in slots.iter_mut().zip(&keys) {
+                    let is_node = *slot >> 30 == NODE;
+                    let line = select(is_node, *slot & INDEX, 0);
+                    let child = self.lines[line as usize].0[(key >> shift) as usize % FAN];
+                    *slot = select(is_node, child, *slot);
+                }
+            }
+        }
+        for (slot, key) in slots.iter_mut().zip(keys) {
+            let is_run = *slot >> 30 == RUN;
+            let run = select(is_run, *slot & INDEX, 0);
+            let rank = self.runs[run as usize].get(key);
+            *slot = select(is_run, rank, *slot);
+        }
+        slots
+    }
+
     /// Bytes on the heap.
     pub(crate) fn heap_bytes(&self) -> usize {
-        self.lines.len() * size_of::<Line>() + self.runs.len() * size_of::<Run32>()
+        self.lines.len() * size_of::<Line>()
+            + self.runs.len() * size_of::<Run32>()
+            + self.numbers.heap_bytes()
     }
 }
 
 /// Maps while rules are laid over one another.
-pub(crate) struct PortMapsBuilder {
+pub(crate) struct PortMapsBuilder<'a> {
+    /// What cuts the keys into intervals.
+    entries: &'a [Entry],
+    /// Made with the first tree, with the first key of each.
+    numbers: Option<(Numbers, Vec<u32>)>,
     nodes: Vec<BuildNode>,
     /// The node of given children at a level.
     ids: HashMap<(u32, [u32; FAN]), u32, RandomState>,
@@ -195,23 +141,40 @@ pub(crate) struct PortMapsBuilder {
 
 struct BuildNode {
     children: [u32; FAN],
-    /// Best and worst rank below.
-    best: u32,
-    worst: u32,
+    extent: Extent,
 }
 
-impl PortMapsBuilder {
-    pub(crate) fn new() -> Self {
+/// What there is below a node.
+#[derive(Clone, Copy)]
+struct Extent {
+    best: u32,
+    worst: u32,
+    /// The ranks of the first and of the last key.
+    ends: (u32, u32),
+    /// How often the rank changes from a key to the next.
+    cuts: u32,
+}
+
+impl<'a> PortMapsBuilder<'a> {
+    pub(crate) fn new(entries: &'a [Entry]) -> Self {
+        // A row for each, about.
+        let rows = entries.len() + 1;
         PortMapsBuilder {
+            entries,
+            numbers: None,
             nodes: Vec::new(),
             ids: HashMap::with_hasher(hasher()),
-            rows: Vec::new(),
-            row_ids: HashMap::with_hasher(hasher()),
+            rows: Vec::with_capacity(rows),
+            row_ids: HashMap::with_capacity_and_hasher(rows, hasher()),
         }
     }
 
     /// The number of a row; equal rows have one.
     pub(crate) fn row_id(&mut self, row: Row) -> u32 {
+        let row = match row {
+            Row::Many(root) => self.few(root).map_or(row, Row::Few),
+            Row::Few(_) => row,
+        };
         *self.row_ids.entry(row).or_insert_with(|| {
             self.rows.push(row);
             self.rows.len() as u32 - 1
@@ -220,38 +183,51 @@ impl PortMapsBuilder {
 
     /// The row of a number that [`Self::row_id`] gave.
     pub(crate) fn row(&self, id: u32) -> Row {
-        self.rows.get(id as usize).copied().unwrap_or(EMPTY_ROW)
+        self.rows.get(id as usize).copied().unwrap_or_else(Row::empty)
     }
 
     /// Lays a rule over a row: where it matches, the better rank stands.
     pub(crate) fn overlay(&mut self, row: &mut Row, matches: L4Match, rank: u32) {
-        const FULL: (u32, u32) = (0, u16::MAX as u32);
-        let ports = |PortRange { from, to }| (u32::from(from), u32::from(to));
-        let (domain, (first, last)) = match matches {
-            L4Match::All => {
-                for root in row {
-                    *root = self.lay(*root, LEVELS, FULL.0, FULL.1, rank);
+        let Some((first, last)) = keys(matches) else { return };
+        let root = match row {
+            Row::Few(few) => match few.lay(first, last, rank) {
+                Some(laid) => {
+                    *few = laid;
+                    return;
                 }
-                return;
-            }
-            L4Match::Tcp(range) => (Domain::Tcp, ports(range)),
-            L4Match::Udp(range) => (Domain::Udp, ports(range)),
-            L4Match::Icmp(icmp) => (Domain::Icmp, icmp_range(icmp)),
-            L4Match::Icmpv6(icmp) => (Domain::Icmpv6, icmp_range(icmp)),
-            L4Match::Other(number) => match Domain::of(number) {
-                Domain::Other => (Domain::Other, (u32::from(number), u32::from(number))),
-                named => (named, FULL),
+                None => self.tree(few),
             },
+            Row::Many(root) => *root,
         };
-        if first <= last {
-            let root = &mut row[domain as usize];
-            *root = self.lay(*root, LEVELS, first, last, rank);
-        }
+        *row = Row::Many(self.lay_keys(root, first, last, rank));
+    }
+
+    /// The tree of a row of few intervals.
+    fn tree(&mut self, few: &Intervals) -> u32 {
+        let matches = self.entries.iter().map(|entry| entry.matches);
+        self.numbers.get_or_insert_with(|| Numbers::new(matches));
+        few.iter().fold(NONE, |root, (first, last, rank)| self.lay_keys(root, first, last, rank))
+    }
+
+    /// The few intervals of a tree, if they are.
+    fn few(&self, root: u32) -> Option<Intervals> {
+        let (numbers, firsts) = self.numbers.as_ref()?;
+        let mut few = Intervals::default();
+        let fits = self.collect(root, numbers.levels(), 0, &mut few);
+        fits.then(|| few.map(|number| firsts[numbers.place(number)]))
+    }
+
+    /// Lays a rank over keys, where rules begin and end.
+    fn lay_keys(&mut self, root: u32, first: u32, last: u32, rank: u32) -> u32 {
+        let Some((numbers, _)) = &self.numbers else { return root };
+        let levels = numbers.levels();
+        let (first, last) = numbers.range(first, last);
+        self.lay(root, levels, first, last.min((1 << (4 * levels)) - 1), rank)
     }
 
     /// Lays a rank over keys `first..=last` of the map at `root`, which has `level` levels.
     fn lay(&mut self, root: u32, level: u32, first: u32, last: u32, rank: u32) -> u32 {
-        let (best, worst) = self.bounds(root);
+        let Extent { best, worst, .. } = self.extent(root);
         if rank >= worst {
             return root;
         }
@@ -271,12 +247,11 @@ impl PortMapsBuilder {
         self.intern(level, children)
     }
 
-    fn bounds(&self, root: u32) -> (u32, u32) {
+    fn extent(&self, root: u32) -> Extent {
         if root >> 30 == VALUE {
-            return (root, root);
+            return Extent { best: root, worst: root, ends: (root, root), cuts: 0 };
         }
-        let node = &self.nodes[(root & INDEX) as usize];
-        (node.best, node.worst)
+        self.nodes[(root & INDEX) as usize].extent
     }
 
     fn children(&self, root: u32) -> [u32; FAN] {
@@ -293,77 +268,38 @@ impl PortMapsBuilder {
         if let Some(&id) = self.ids.get(&(level, children)) {
             return id;
         }
-        let bounds = children.map(|child| self.bounds(child));
-        let best = bounds.iter().map(|b| b.0).min().unwrap_or(NONE);
-        let worst = bounds.iter().map(|b| b.1).max().unwrap_or(NONE);
+        let mut extent = self.extent(children[0]);
+        for &child in &children[1..] {
+            let next = self.extent(child);
+            extent.best = extent.best.min(next.best);
+            extent.worst = extent.worst.max(next.worst);
+            extent.cuts += next.cuts + u32::from(extent.ends.1 != next.ends.0);
+            extent.ends.1 = next.ends.1;
+        }
         let id = NODE << 30 | (self.nodes.len() as u32 & INDEX);
-        self.nodes.push(BuildNode { children, best, worst });
+        self.nodes.push(BuildNode { children, extent });
         self.ids.insert((level, children), id);
         id
     }
 
     /// The maps in the form for lookups, and the class of each row.
-    pub(crate) fn freeze(self) -> (PortMaps, Vec<u32>) {
+    pub(crate) fn freeze(mut self) -> (PortMaps, Vec<u32>) {
+        let (numbers, _) = self.numbers.take().unwrap_or_default();
+        let levels = numbers.levels();
+        let runs = Vec::with_capacity(self.rows.len());
         let mut frozen = Frozen {
-            maps: PortMaps { lines: Vec::new(), runs: Vec::new() },
-            parts: HashMap::with_hasher(hasher()),
+            maps: PortMaps { lines: Vec::new(), runs, numbers },
             nodes: HashMap::with_hasher(hasher()),
         };
-        let classes = self.rows.iter().map(|row| self.freeze_row(&mut frozen, row)).collect();
+        let class = |row: &Row| match *row {
+            Row::Few(few) => frozen.run(&few) & INDEX,
+            Row::Many(root) => LINE | self.freeze_map(&mut frozen, root, levels, 0) & INDEX,
+        };
+        let classes = self.rows.iter().map(class).collect();
         (frozen.maps, classes)
     }
 
-    fn freeze_row(&self, frozen: &mut Frozen, row: &Row) -> u32 {
-        let mut intervals = Intervals::default();
-        let mut maps = Domain::ALL.iter().zip(row);
-        if maps.all(|(&domain, &root)| {
-            self.collect(root, LEVELS, run_key(domain as u32, 0), &mut intervals)
-        }) {
-            return frozen.run(&intervals) & INDEX;
-        }
-        let mut line = [NONE; FAN];
-        for (domain, &root) in Domain::ALL.into_iter().zip(row) {
-            let (first, bits) = domain.place();
-            let slots = line.iter_mut().skip(first as usize);
-            for (part, slot) in (0..1 << bits).zip(slots) {
-                *slot = self.freeze_part(frozen, root, domain, part);
-            }
-        }
-        frozen.maps.lines.push(Line(line));
-        LINE | (frozen.maps.lines.len() - 1) as u32
-    }
-
-    /// Freezes one of the equal parts of a domain's map; where it is too large for a run, all of
-    /// the map.
-    fn freeze_part(&self, frozen: &mut Frozen, root: u32, domain: Domain, part: usize) -> u32 {
-        if root >> 30 == VALUE {
-            return root;
-        }
-        let bits = domain.place().1;
-        let len = FAN >> bits;
-        let all = self.children(root);
-        let children = &all[part * len..][..len];
-        if children[0] >> 30 == VALUE && children.iter().all(|&child| child == children[0]) {
-            return children[0];
-        }
-        let base = run_key(domain as u32, (part as u32) << (16 - bits));
-        // No child is as the places that are not used.
-        let mut key = [u32::MAX; FAN];
-        key[..len].copy_from_slice(children);
-        if let Some(&done) = frozen.parts.get(&(base, key)) {
-            return done;
-        }
-        let mut intervals = Intervals::default();
-        let mut starts = children.iter().zip((base..).step_by(1 << (4 * (LEVELS - 1))));
-        if !starts.all(|(&child, start)| self.collect(child, LEVELS - 1, start, &mut intervals)) {
-            return self.freeze_map(frozen, root, LEVELS, run_key(domain as u32, 0));
-        }
-        let slot = frozen.run(&intervals);
-        frozen.parts.insert((base, key), slot);
-        slot
-    }
-
-    /// Freezes the map at `root` whose run keys begin at `base`.
+    /// Freezes the map at `root` whose numbers begin at `base`.
     fn freeze_map(&self, frozen: &mut Frozen, root: u32, level: u32, base: u32) -> u32 {
         if root >> 30 == VALUE {
             return root;
@@ -392,8 +328,12 @@ impl PortMapsBuilder {
         if root >> 30 == VALUE {
             return out.push(base, root);
         }
+        let node = &self.nodes[(root & INDEX) as usize];
+        if out.len() + node.extent.cuts as usize > Run32::MOST {
+            return false;
+        }
         let step = 1 << (4 * level.saturating_sub(1));
-        let children = self.nodes[(root & INDEX) as usize].children.iter();
+        let children = node.children.iter();
         children
             .zip((base..).step_by(step))
             .all(|(&child, start)| self.collect(child, level.saturating_sub(1), start, out))
@@ -403,15 +343,13 @@ impl PortMapsBuilder {
 /// Maps on their way into the form for lookups, and what is done already.
 struct Frozen {
     maps: PortMaps,
-    /// Parts of maps, by their first key and their children.
-    parts: HashMap<(u32, [u32; FAN]), u32, RandomState>,
-    /// Maps and subtrees, by root and first key.
+    /// Trees and subtrees, by root and first number.
     nodes: HashMap<(u32, u32), u32, RandomState>,
 }
 
 impl Frozen {
     fn run(&mut self, intervals: &Intervals) -> u32 {
-        self.maps.runs.push(Run32::new(&intervals.items[..intervals.len]));
+        self.maps.runs.push(intervals.run());
         RUN << 30 | ((self.maps.runs.len() - 1) as u32 & INDEX)
     }
 }
@@ -419,34 +357,4 @@ impl Frozen {
 /// Hashes what only this process makes: nobody chooses a bucket.
 fn hasher() -> RandomState {
     RandomState::with_seeds(1, 2, 3, 4)
-}
-
-/// Intervals on their way into a run.
-#[derive(Default)]
-struct Intervals {
-    len: usize,
-    items: [(u64, u32); Run32::MOST],
-}
-
-impl Intervals {
-    /// Adds an interval that begins at `start`; false if it does not fit.
-    fn push(&mut self, start: u32, rank: u32) -> bool {
-        if self.len > 0 && self.items[self.len - 1].1 == rank {
-            return true;
-        }
-        let Some(free) = self.items.get_mut(self.len) else { return false };
-        *free = (start.into(), rank);
-        self.len += 1;
-        true
-    }
-}
-
-/// The keys of an ICMP match. A code without a type is no match (SEMANTICS 2.4): no key.
-fn icmp_range(icmp: IcmpMatch) -> (u32, u32) {
-    match (icmp.kind.map(u32::from), icmp.code.map(u32::from)) {
-        (None, None) => (0, u16::MAX.into()),
-        (Some(kind), None) => (kind << 8, kind << 8 | 0xff),
-        (Some(kind), Some(code)) => (kind << 8 | code, kind << 8 | code),
-        (None, Some(_)) => (1, 0),
-    }
 }

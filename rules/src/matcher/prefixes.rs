@@ -18,6 +18,7 @@
 //!
 //! It refuses to change: a new set of prefixes is a new map.
 
+use std::hint::select_unpredictable as select;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -63,7 +64,9 @@ pub(crate) fn sweep<T>(
     outside: u32,
     mut inherit: impl FnMut(u32, T) -> u32,
 ) -> Vec<Interval> {
-    let mut out = vec![(0, outside)];
+    let prefixes = prefixes.into_iter();
+    let mut out = Vec::with_capacity(2 * prefixes.size_hint().1.unwrap_or_default() + 1);
+    out.push((0, outside));
     let mut open: Vec<(u128, u32)> = Vec::new();
     let enclosing = |open: &[(u128, u32)]| open.last().map_or(outside, |&(_, value)| value);
     for ((first, last), own) in prefixes {
@@ -125,28 +128,44 @@ impl PrefixMap {
     /// The value of the longest prefix that covers `addr`.
     #[inline]
     pub(crate) fn get(&self, addr: &IpAddr) -> u32 {
-        self.finish(addr, self.begin(addr))
-    }
-
-    /// The first of the memory that [`Self::get`] waits for; [`Self::finish`] does the rest. Apart,
-    /// so that the waits of several addresses overlap.
-    #[inline]
-    pub(super) fn begin(&self, addr: &IpAddr) -> u32 {
         match addr {
-            IpAddr::V4(a) => self.v4.begin(&self.v4.root, u32::from(*a).into()),
-            IpAddr::V6(a) => self.v6.begin(&self.v6.root, (u128::from(*a) >> 64) as u64),
+            IpAddr::V4(a) => self.v4.get(&self.v4.root, u32::from(*a).into()),
+            IpAddr::V6(a) => {
+                let bits = u128::from(*a);
+                let slot = self.v6.get(&self.v6.root, (bits >> 64) as u64);
+                if slot >> 30 == LOW { self.low(slot, bits as u64) } else { slot }
+            }
         }
     }
 
+    /// [`Self::get`] of each, in step if they are of one family.
     #[inline]
-    pub(super) fn finish(&self, addr: &IpAddr, slot: u32) -> u32 {
-        match addr {
-            IpAddr::V4(a) => self.v4.finish(&self.v4.root, u32::from(*a).into(), slot),
-            IpAddr::V6(a) => {
-                let bits = u128::from(*a);
-                let slot = self.v6.finish(&self.v6.root, (bits >> 64) as u64, slot);
-                if slot >> 30 == LOW { self.low(slot, bits as u64) } else { slot }
+    pub(super) fn get_all<const N: usize>(&self, addrs: [&IpAddr; N]) -> [u32; N] {
+        let (mut keys, mut v4, mut v6) = ([0; N], true, true);
+        for (key, addr) in keys.iter_mut().zip(addrs) {
+            *key = match addr {
+                IpAddr::V4(a) => {
+                    v6 = false;
+                    u32::from(*a).into()
+                }
+                IpAddr::V6(a) => {
+                    v4 = false;
+                    (u128::from(*a) >> 64) as u64
+                }
+            };
+        }
+        if v4 {
+            self.v4.get_all(&self.v4.root, keys)
+        } else if v6 {
+            let mut slots = self.v6.get_all(&self.v6.root, keys);
+            for (slot, addr) in slots.iter_mut().zip(addrs) {
+                if *slot >> 30 == LOW {
+                    *slot = self.low(*slot, number(addr) as u64);
+                }
             }
+            slots
+        } else {
+            addrs.map(|addr| self.get(addr))
         }
     }
 
@@ -155,8 +174,7 @@ impl PrefixMap {
         if slot & LOW_RUN != 0 {
             return self.v6.runs[index].get(key);
         }
-        let root = &self.v6.lows[index];
-        self.v6.finish(root, key, self.v6.begin(root, key))
+        self.v6.get(&self.v6.lows[index], key)
     }
 
     /// Bytes on the heap.
@@ -171,7 +189,7 @@ pub(crate) const fn last_address(ipv6: bool) -> u128 {
 }
 
 /// Slots of a table for each boundary in it, about.
-const SLOTS_EACH: usize = 4;
+const SLOTS_EACH: usize = 8;
 /// The most address bits that a table takes.
 const MOST_BITS: u32 = 16;
 /// The fewest, where there are as many.
@@ -292,28 +310,29 @@ impl<K: Key, const N: usize, const S: usize> Tree<K, N, S> {
 
     /// Fills `count` slots for parts of 2^`shift` keys from `from`.
     fn fill(&mut self, first: usize, count: u64, from: u64, shift: u32, keys: &Keys) {
-        let mut rest = &keys[1..];
         let mut before = keys[0];
+        let mut next = first;
         let mut part = Vec::new();
-        for index in 0..count {
-            let from = from + (index << shift);
-            let inside = rest.partition_point(|&(start, _)| start <= from + ((1 << shift) - 1));
-            let (mine, later) = rest.split_at(inside);
-            rest = later;
-            self.slots[first + index as usize] = match mine {
-                [] => before.1,
-                [(start, only)] if *start == from => *only,
+        for mine in keys[1..].chunk_by(|a, b| (a.0 - from) >> shift == (b.0 - from) >> shift) {
+            let index = (mine[0].0 - from) >> shift;
+            let start = from + (index << shift);
+            self.slots[next..first + index as usize].fill(before.1);
+            next = first + index as usize;
+            self.slots[next] = match mine {
+                [(at, only)] if *at == start => *only,
                 _ => {
                     part.clear();
-                    if mine[0].0 != from {
-                        part.push((from, before.1));
+                    if mine[0].0 != start {
+                        part.push((start, before.1));
                     }
                     part.extend_from_slice(mine);
-                    self.part(from, shift, &part)
+                    self.part(start, shift, &part)
                 }
             };
+            next += 1;
             before = mine.last().copied().unwrap_or(before);
         }
+        self.slots[next..first + count as usize].fill(before.1);
     }
 
     /// The slot of several keys among the 2^`span` from `from`.
@@ -329,20 +348,15 @@ impl<K: Key, const N: usize, const S: usize> Tree<K, N, S> {
     }
 
     fn run(&mut self, keys: &Keys) -> u32 {
-        self.runs.push(Run::new(keys));
+        self.runs.push(Run::new(keys.iter().copied()));
         slot(RUN, self.runs.len() - 1)
     }
 
-    /// What stands for a key in the root.
+    /// The value of a key, or the tree over the next one.
     #[inline]
-    fn begin(&self, root: &Root, key: u64) -> u32 {
-        self.slots[root.first as usize + (root.relative(key) >> root.shift) as usize]
-    }
-
-    /// The value of a key, or the tree over the next one, by what stands for it in the root.
-    #[inline]
-    fn finish(&self, root: &Root, key: u64, mut slot: u32) -> u32 {
+    fn get(&self, root: &Root, key: u64) -> u32 {
         let key = root.relative(key);
+        let mut slot = self.slots[root.first as usize + (key >> root.shift) as usize];
         let mut shift = root.shift;
         while slot >> 30 == TABLE {
             let bits = (slot >> TABLE_BITS & 15) + 1;
@@ -354,11 +368,47 @@ impl<K: Key, const N: usize, const S: usize> Tree<K, N, S> {
         if slot >> 30 == RUN { self.runs[(slot & INDEX) as usize].get(K::of(key)) } else { slot }
     }
 
+    /// [`Self::get`] of each, in step and without branches on where one of them ends.
+    #[inline]
+    fn get_all<const L: usize>(&self, root: &Root, keys: [u64; L]) -> [u32; L] {
+        let keys = keys.map(|key| root.relative(key));
+        let mut slots =
+            keys.map(|key| self.slots[root.first as usize + (key >> root.shift) as usize]);
+        // What is left of each key, from the highest bit on.
+        let mut rests = keys.map(|key| key << (63 - root.shift) << 1);
+        while any(&slots, TABLE) {
+            for (slot, rest) in slots.iter_mut().zip(&mut rests) {
+                let is_table = *slot >> 30 == TABLE;
+                let bits_less_1 = *slot >> TABLE_BITS & 15;
+                let part = (*rest >> (63 - bits_less_1)) as usize;
+                *rest = *rest << bits_less_1 << 1;
+                let place = (*slot & TABLE_INDEX) as usize * ALIGN + part;
+                let inner = self.slots[select(is_table, place, 0)];
+                *slot = select(is_table, inner, *slot);
+            }
+        }
+        if any(&slots, RUN) {
+            for (slot, key) in slots.iter_mut().zip(&keys) {
+                let is_run = *slot >> 30 == RUN;
+                let run = select(is_run, (*slot & INDEX) as usize, 0);
+                let found = self.runs[run].get(K::of(*key));
+                *slot = select(is_run, found, *slot);
+            }
+        }
+        slots
+    }
+
     fn heap_bytes(&self) -> usize {
         self.slots.len() * size_of::<u32>()
             + self.runs.len() * size_of::<Run<K, N, S>>()
             + self.lows.len() * size_of::<Root>()
     }
+}
+
+/// Whether any of the slots has this tag.
+#[inline]
+fn any(slots: &[u32], tag: u32) -> bool {
+    slots.iter().fold(false, |any, slot| any | (slot >> 30 == tag))
 }
 
 /// The bits that a table of so many boundaries takes of `span`.

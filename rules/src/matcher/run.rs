@@ -43,14 +43,13 @@ impl<K: Key, const N: usize, const S: usize> Run<K, N, S> {
     pub(super) const MOST: usize = S;
 
     /// At most [`Self::MOST`] intervals by first key; the first holds also for keys below it.
-    pub(super) fn new(intervals: &[(u64, u32)]) -> Self {
-        let last = intervals.last().map_or(0, |&(_, slot)| slot);
-        let mut run = Run { starts: [K::MAX; N], slots: [last; S] };
-        for (slot, interval) in run.slots.iter_mut().zip(intervals) {
-            *slot = interval.1;
-        }
-        for (start, interval) in run.starts.iter_mut().zip(intervals.iter().skip(1)) {
-            *start = K::of(interval.0);
+    pub(super) fn new(intervals: impl Iterator<Item = (u64, u32)>) -> Self {
+        let mut run = Run { starts: [K::MAX; N], slots: [0; S] };
+        for (at, (start, slot)) in intervals.take(S).enumerate() {
+            run.slots[at..].fill(slot);
+            if at > 0 {
+                run.starts[at - 1] = K::of(start);
+            }
         }
         run
     }

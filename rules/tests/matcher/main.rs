@@ -1,5 +1,6 @@
 //! The compiled matcher against the walk over every rule, on random policies and packets.
 
+mod batch;
 mod recompile;
 
 use std::collections::HashSet;
