@@ -33,7 +33,8 @@ mod tests {
 
     use super::*;
 
-    /// The mappings of this process that are to have huge pages.
+    /// The mappings of this process that are to have huge pages, which the kernel tells in a file.
+    #[expect(clippy::disallowed_methods)]
     fn advised() -> Vec<Range<usize>> {
         let smaps = fs::read_to_string("/proc/self/smaps").expect("smaps");
         let (mut found, mut range) = (Vec::new(), 0..0);

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use sgwall_packet::{Direction, LinkInfo, Readdress};
+use sgwall_packet::{Direction, Headers, LinkInfo, Readdress};
 use sgwall_rules::compile::CompiledPolicy;
 
 /// The interfaces that judge a packet: the sender's side first, then the receiver's.
@@ -112,6 +112,27 @@ impl Attribution {
             (Some(one), Some(direction)) if sides.is_empty() => Self::one_side(one, direction),
             _ => sides,
         }
+    }
+
+    /// [`Self::sides`] of a packet, written where they are to stay: for whoever asks for many.
+    #[inline]
+    pub(crate) fn find_sides(
+        &self,
+        policy: &CompiledPolicy,
+        headers: &Headers,
+        recorded: Option<Direction>,
+        sides: &mut Sides,
+    ) {
+        let Headers { link, src, dst, .. } = headers;
+        if policy.has_private_addresses_alone() && self.direction.is_none() {
+            sides.egress = self.owner(policy, src).map(Side::of);
+            sides.ingress = self.owner(policy, dst).map(Side::of);
+            sides.origin = None;
+            if recorded.is_none() || !sides.is_empty() {
+                return;
+            }
+        }
+        *sides = self.sides(policy, link, (*src, *dst), recorded);
     }
 
     fn by_address(

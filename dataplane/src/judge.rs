@@ -288,7 +288,7 @@ impl Judge {
         probe: Option<&Probe>,
         sink: Sink<'_>,
     ) {
-        self.judge_sides(frame, headers, route, probe, sink);
+        self.judge_sides(&frame, headers, route, probe, sink);
         self.release(sink);
     }
 
@@ -350,7 +350,7 @@ impl Judge {
         side: Option<(usize, Direction)>,
         sink: Sink<'_>,
     ) {
-        self.whole_frame(frame, None, verdict, side, sink);
+        self.whole_frame(&frame, None, verdict, side, sink);
     }
 
     /// Ends the waiting of every held frame, because the capture is over: what still lacks its
@@ -372,7 +372,7 @@ impl Judge {
     /// been found of its flow on the first.
     fn judge_sides(
         &mut self,
-        frame: FrameInput<'_>,
+        frame: &FrameInput<'_>,
         captured: &Headers,
         route: &Route,
         mut probe: Option<&Probe>,
@@ -392,7 +392,7 @@ impl Judge {
             };
             self.super_frames += u64::from(self.is_larger(headers, interface, direction));
             let origin = sides.origin;
-            let mut packet = self.context(&frame, headers, data, (interface, direction), origin);
+            let mut packet = self.context(frame, headers, data, (interface, direction), origin);
             if let Some(segment) = segment.filter(|_| packet.size > 0) {
                 packet.size = segment;
             }
@@ -407,7 +407,7 @@ impl Judge {
             let is_final =
                 !verdict.is_pass() || direction == Direction::Ingress || sides.ingress.is_none();
             sink(Event {
-                frame,
+                frame: *frame,
                 headers: Some(headers),
                 error: None,
                 side: Some((interface, direction)),
@@ -418,8 +418,8 @@ impl Judge {
             });
             // The segments of a super-frame are fragmented by whoever cuts it.
             if segment.is_none() || !verdict.is_pass() {
-                let seen = FrameInput { data, ..frame };
-                self.emit(seen, headers, (interface, direction), &verdict, sink);
+                let seen = FrameInput { data, ..*frame };
+                self.emit(&seen, headers, (interface, direction), &verdict, sink);
             }
             if is_final {
                 return;
@@ -483,7 +483,7 @@ impl Judge {
     /// to its sender, which is judged on its way in.
     fn emit(
         &mut self,
-        frame: FrameInput<'_>,
+        frame: &FrameInput<'_>,
         headers: &Headers,
         (interface, direction): (usize, Direction),
         verdict: &Verdict,
@@ -514,13 +514,13 @@ impl Judge {
     /// judged.
     fn emit_one(
         &mut self,
-        cause: FrameInput<'_>,
+        cause: &FrameInput<'_>,
         data: &[u8],
         (interface, direction): (usize, Direction),
         verdict: Option<Verdict>,
         sink: Sink<'_>,
     ) {
-        let frame = FrameInput { data, wire_len: data.len() as u32, ..cause };
+        let frame = FrameInput { data, wire_len: data.len() as u32, ..*cause };
         let Some(Ok(Frame::Ip(headers))) = frame.link.map(|l| parse(l, data, data.len())) else {
             return;
         };
@@ -550,7 +550,7 @@ impl Judge {
 
     fn hold(
         &mut self,
-        frame: FrameInput<'_>,
+        frame: &FrameInput<'_>,
         headers: &Headers,
         sides: Sides,
         direction: Direction,
@@ -607,11 +607,11 @@ impl Judge {
             if let Some(interface) = released.interface {
                 let side = (interface, released.direction);
                 let frame = FrameInput { data: &data, ..frame };
-                self.emit(frame, &seen, side, &released.verdict, sink);
+                self.emit(&frame, &seen, side, &released.verdict, sink);
             }
             if goes_on {
                 let route = Route { sides: other_side, segment: None };
-                self.judge_sides(frame, &held.headers, &route, None, sink);
+                self.judge_sides(&frame, &held.headers, &route, None, sink);
             }
         }
     }
@@ -620,12 +620,12 @@ impl Judge {
     /// here are skipped; what is cut by the capture is not judged, what is malformed is dropped.
     fn unreadable(
         &mut self,
-        frame: FrameInput<'_>,
+        frame: &FrameInput<'_>,
         link: LinkType,
         error: ParseError,
         sink: Sink<'_>,
     ) {
-        match self.unreadable_fate(&frame, link, error) {
+        match self.unreadable_fate(frame, link, error) {
             (_, Judgement::Skip(reason)) => self.skip(frame, None, Some(error), reason, sink),
             (side, Judgement::Verdict(verdict)) => {
                 self.whole_frame(frame, Some(error), verdict, side, sink);
@@ -662,7 +662,7 @@ impl Judge {
     /// The last word on a frame that no stage but parsing sees.
     fn whole_frame(
         &mut self,
-        frame: FrameInput<'_>,
+        frame: &FrameInput<'_>,
         error: Option<ParseError>,
         verdict: Verdict,
         side: Option<(usize, Direction)>,
@@ -671,7 +671,7 @@ impl Judge {
         self.pipeline.count(side.map(|(interface, _)| interface), &verdict, 0);
         let judgement = Judgement::Verdict(verdict);
         let event = Event {
-            frame,
+            frame: *frame,
             headers: None,
             error,
             side,
@@ -685,7 +685,7 @@ impl Judge {
 
     fn skip(
         &mut self,
-        frame: FrameInput<'_>,
+        frame: &FrameInput<'_>,
         headers: Option<&Headers>,
         error: Option<ParseError>,
         reason: SkipReason,
@@ -694,7 +694,7 @@ impl Judge {
         self.unjudged.skipped[reason as usize].add(frame.wire_len);
         let judgement = Judgement::Skip(reason);
         let event = Event {
-            frame,
+            frame: *frame,
             headers,
             error,
             side: None,

@@ -174,6 +174,24 @@ enum Format {
     PcapNg(pcapng::Section),
 }
 
+impl Format {
+    /// Takes the packets that have been read to their end already, as far as that can be told
+    /// beforehand.
+    fn take_whole(&self, input: &mut Input<'_>, packets: &mut Vec<Located>) {
+        if let Format::Pcap(format) = self {
+            format.take_whole(input, packets);
+        }
+    }
+
+    /// Whether the record that begins here is there to its end, as far as that can be told.
+    fn is_whole(&self, window: &[u8]) -> bool {
+        match self {
+            Format::Pcap(format) => format.is_whole(window),
+            Format::PcapNg(section) => section.is_whole(window),
+        }
+    }
+}
+
 impl<'a> Reader<'a> {
     /// Reads a capture from anything; `name` is for messages.
     ///
@@ -229,22 +247,32 @@ impl<'a> Reader<'a> {
         if let Some(error) = self.pending.take() {
             return Err(error);
         }
-        self.input.begin_batch(bytes);
+        self.input.begin_batch(std::mem::take(&mut batch.bytes), bytes);
         let end = loop {
+            if !self.failed {
+                self.format.take_whole(&mut self.input, &mut batch.packets);
+            }
+            if !batch.is_empty() && self.is_batch_over() {
+                break Ok(());
+            }
             match self.next_located() {
                 Ok(Some(packet)) => batch.packets.push(packet),
                 end => break end.map(|_| ()),
             }
-            if self.input.is_batch_over() {
-                break Ok(());
-            }
         };
-        self.input.end_batch(&mut batch.bytes);
+        batch.bytes = self.input.end_batch();
         match end {
             Err(error) if !batch.is_empty() => self.pending = Some(error),
             end => return end,
         }
         Ok(())
+    }
+
+    /// Whether a batch that is not empty ends here: it has enough, and the next packet is not there to
+    /// its end, or there is no more without waiting for it.
+    fn is_batch_over(&self) -> bool {
+        let window = self.input.window();
+        window.is_empty() || (self.input.has_enough() && !self.format.is_whole(window))
     }
 
     #[inline]

@@ -11,10 +11,11 @@
 //! nothing.
 
 mod interface;
+mod owners;
 mod rules;
 mod table;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::hash::BuildHasherDefault;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -23,6 +24,7 @@ use ahash::AHasher;
 
 pub use self::interface::{CompiledInterface, CompiledRoute, Service};
 use self::interface::{Link, SubnetContext};
+use self::owners::Owners;
 pub use self::rules::{AclMatch, AclRules, AclSet, GroupMatch, GroupRules, RuleSet};
 use self::rules::{Catalogue, Peers};
 use self::table::RuleTable;
@@ -54,7 +56,7 @@ pub struct CompiledPolicy {
     by_public: PacketMap<IpAddr, (usize, IpAddr)>,
     smallest_mtu: u16,
     /// The interfaces that have a private address, by family.
-    owners_v4: PacketMap<u32, Vec<usize>>,
+    owners_v4: Owners,
     owners_v6: PacketMap<u128, Vec<usize>>,
 }
 
@@ -128,7 +130,7 @@ impl CompiledPolicy {
         let mut by_id = HashMap::with_capacity(interfaces.len());
         let mut by_mac = PacketMap::default();
         let mut by_public = PacketMap::default();
-        let mut owners_v4: PacketMap<u32, Vec<usize>> = PacketMap::default();
+        let mut owners_v4: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
         let mut owners_v6: PacketMap<u128, Vec<usize>> = PacketMap::default();
         for (index, interface) in interfaces.iter().enumerate() {
             by_id.entry(interface.id.clone()).or_insert(index);
@@ -161,7 +163,7 @@ impl CompiledPolicy {
             by_id,
             by_mac,
             by_public,
-            owners_v4,
+            owners_v4: Owners::new(&owners_v4),
             owners_v6,
         }
     }
@@ -241,11 +243,10 @@ impl CompiledPolicy {
     #[inline]
     #[must_use]
     pub fn interfaces_of(&self, addr: &IpAddr) -> &[usize] {
-        let owners = match addr {
-            IpAddr::V4(v4) => self.owners_v4.get(&v4.to_bits()),
-            IpAddr::V6(v6) => self.owners_v6.get(&v6.to_bits()),
-        };
-        owners.map_or(&[], Vec::as_slice)
+        match addr {
+            IpAddr::V4(v4) => self.owners_v4.get(v4.to_bits()),
+            IpAddr::V6(v6) => self.owners_v6.get(&v6.to_bits()).map_or(&[], Vec::as_slice),
+        }
     }
 
     /// What a rule is. Ids come from this policy's matches; one of another generation may be

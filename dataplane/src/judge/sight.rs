@@ -2,7 +2,7 @@
 //! that many frames can be looked at before the first of them is judged.
 
 use sgwall_conntrack::Probe;
-use sgwall_packet::{Headers, Kind, LinkType, ParseError, parse_into};
+use sgwall_packet::{Headers, Kind, LinkType, ParseError, Timestamp, parse_into};
 
 use super::{FrameInput, Judge, Route, Sink};
 use crate::attribution::Sides;
@@ -49,10 +49,8 @@ impl Judge {
         sight.what = match parse_into(link, frame.data, frame.wire_len as usize, &mut sight.headers)
         {
             Ok(Kind::Ip) => {
-                let (policy, headers) = (self.pipeline.policy(), &sight.headers);
-                let ends = (headers.src, headers.dst);
-                sight.route.sides =
-                    self.attribution.sides(policy, &headers.link, ends, frame.recorded);
+                let (policy, sides) = (self.pipeline.policy(), &mut sight.route.sides);
+                self.attribution.find_sides(policy, &sight.headers, frame.recorded, sides);
                 What::Ip
             }
             Ok(Kind::Arp) => What::Arp,
@@ -80,33 +78,26 @@ impl Judge {
         sink: Sink<'_>,
     ) {
         self.advance(frame.time, sink);
-        self.judge_due(frame, sight, probe, sink);
+        self.judge_due(&frame, sight, probe, sink);
     }
 
-    /// As [`Self::judge_seen`], for whoever needs no event of a packet of a known flow that passes:
-    /// true for such a packet, of which nothing more is told.
+    /// Judges a frame that was [looked at](Self::look), if it is a packet of a known flow that passes,
+    /// for whoever needs no event of it: true for such a packet. Else nothing has changed but the
+    /// time, and [`Self::judge_seen`] must judge it.
     #[inline]
-    pub fn judge_tersely(
-        &mut self,
-        frame: FrameInput<'_>,
-        sight: &Sight,
-        probe: &Probe,
-        sink: Sink<'_>,
-    ) -> bool {
-        self.advance(frame.time, sink);
-        let Sight { what, headers, route } = sight;
-        let now = self.clock.at(frame.time);
-        if matches!(what, What::Ip) && self.pass_known(now, headers, route, probe).is_some() {
-            return true;
-        }
-        self.judge_due(frame, sight, Some(probe), sink);
-        false
+    pub fn pass_seen(&mut self, time: Timestamp, sight: &Sight, probe: &Probe) -> bool {
+        let now = self.clock.advance(time);
+        self.pipeline.advance(now);
+        // What is released is to be told of first.
+        matches!(sight.what, What::Ip)
+            && !self.pipeline.has_released()
+            && self.pass_known(now, &sight.headers, &sight.route, probe).is_some()
     }
 
     /// Judges a frame for which time has passed.
     fn judge_due(
         &mut self,
-        frame: FrameInput<'_>,
+        frame: &FrameInput<'_>,
         sight: &Sight,
         probe: Option<&Probe>,
         sink: Sink<'_>,

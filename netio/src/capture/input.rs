@@ -11,9 +11,8 @@ use super::error::CaptureError;
 pub(super) const MAX_RECORD: usize = 16 << 20;
 /// Bytes asked of the system at once.
 const CHUNK: usize = 256 << 10;
-/// Bytes that a batch leaves for the next, lest it wait for the end of one record: the longest
-/// frame of IP and its record's header.
-const TAIL: usize = 68 << 10;
+/// Bytes of a batch at the least.
+const SMALLEST_BATCH: usize = 4 << 10;
 
 const GZIP: [u8; 2] = [0x1f, 0x8b];
 const ZSTD: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
@@ -115,35 +114,40 @@ impl<'a> Input<'a> {
         &self.buffer[self.start..self.end]
     }
 
+    /// Where [`Self::bytes`] will find what is taken next, if nothing is read before.
+    #[inline]
+    pub(super) fn place(&self) -> usize {
+        self.start
+    }
+
     /// Bytes that were taken.
     pub(super) fn bytes(&self, at: Range<usize>) -> &[u8] {
         self.buffer.get(at).unwrap_or_default()
     }
 
-    /// Keeps what is taken from here on until [`Self::end_batch`], and reads up to `len` bytes of it
-    /// at once.
-    pub(super) fn begin_batch(&mut self, len: usize) {
-        let len = len.max(2 * TAIL);
-        self.fill(1);
-        self.batch = Some(self.start + len - TAIL);
-        let wanted = self.start + len;
-        if self.buffer.len() < wanted {
-            self.buffer.resize(wanted, 0);
-        }
+    /// Begins a batch of about `len` bytes: what is taken from here on stays where it is, in `memory`,
+    /// until [`Self::end_batch`]. Memory that was a batch before is likely to be in the processor's
+    /// cache.
+    pub(super) fn begin_batch(&mut self, mut memory: Vec<u8>, len: usize) {
+        let rest = &self.buffer[self.start..self.end];
+        let len = len.max(SMALLEST_BATCH);
+        memory.resize(len.max(rest.len()), 0);
+        memory[..rest.len()].copy_from_slice(rest);
+        (self.start, self.end) = (0, rest.len());
+        self.buffer = memory;
+        self.batch = Some(len / 2);
     }
 
-    /// Whether a batch has enough, or there is no more without waiting for it.
-    pub(super) fn is_batch_over(&self) -> bool {
-        self.start == self.end || self.batch.is_some_and(|enough| self.start >= enough)
+    /// Whether a batch has enough.
+    pub(super) fn has_enough(&self) -> bool {
+        self.batch.is_some_and(|enough| self.start >= enough)
     }
 
-    /// Ends a batch: its bytes, at the places where they were taken, change hands for `other`.
-    pub(super) fn end_batch(&mut self, other: &mut Vec<u8>) {
-        let rest = self.start..self.end;
-        other.resize(self.buffer.len().max(other.len()), 0);
-        other[..rest.len()].copy_from_slice(&self.buffer[rest.clone()]);
-        std::mem::swap(&mut self.buffer, other);
+    /// Ends a batch: its bytes, at the places where they were taken.
+    pub(super) fn end_batch(&mut self) -> Vec<u8> {
+        let rest = self.buffer[self.start..self.end].to_vec();
         (self.start, self.end, self.batch) = (0, rest.len(), None);
+        std::mem::replace(&mut self.buffer, rest)
     }
 
     /// The next `len` bytes of a record, of which `what` is its name.
@@ -167,6 +171,8 @@ impl<'a> Input<'a> {
             self.buffer.copy_within(self.start..self.end, 0);
             self.end -= self.start;
             self.start = 0;
+            // A batch may have left little.
+            self.buffer.resize(self.buffer.len().max(CHUNK), 0);
         }
         let wanted = self.start + len;
         if self.buffer.len() < wanted {

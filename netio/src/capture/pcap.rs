@@ -1,5 +1,7 @@
 //! pcap: a file header of 24 bytes, then records of a header and a packet each.
 
+use std::ops::Range;
+
 use sgwall_packet::Timestamp;
 
 use super::error::CaptureError;
@@ -54,26 +56,45 @@ impl Format {
         &self,
         input: &mut Input<'_>,
     ) -> Result<Option<Located>, CaptureError> {
-        let (header, len) = match self.record(input.window()) {
-            Some((header, len)) if len <= input.window().len().min(MAX_RECORD) => (header, len),
-            _ => match self.read_record(input)? {
-                Some(record) => record,
-                None => return Ok(None),
-            },
+        let record = match self.whole(input.window()) {
+            Some(record) => Some(record),
+            None => self.read_record(input)?,
         };
+        Ok(record.map(|(header, len)| self.located(header, input.take(len))))
+    }
+
+    /// Whether the record that begins here is there to its end.
+    pub(super) fn is_whole(&self, window: &[u8]) -> bool {
+        self.whole(window).is_some()
+    }
+
+    /// Takes all packets whose records are there to their end.
+    pub(super) fn take_whole(&self, input: &mut Input<'_>, packets: &mut Vec<Located>) {
+        let (window, place) = (input.window(), input.place());
+        let mut end = 0;
+        while let Some((header, len)) = self.whole(&window[end..]) {
+            let start = end;
+            end += len;
+            packets.push(self.located(header, place + start..place + end));
+        }
+        input.take(end);
+    }
+
+    /// The packet of a record.
+    #[inline(always)]
+    fn located(&self, header: Header, record: Range<usize>) -> Located {
         let [seconds, fraction, captured, wire_len] = header;
         let (unit, decimals) = self.unit;
         // A fraction beyond a second carries over, as in libpcap.
         let time = i64::from(seconds) * 1_000_000_000 + i64::from(fraction) * unit;
-        let record = input.take(len);
-        Ok(Some(Located {
+        Located {
             data: record.start + self.record_header..record.end,
             wire_len: wire_len.max(captured),
             time: Timestamp::from_nanos(time),
             decimals,
             link: self.link,
             direction: None,
-        }))
+        }
     }
 }
 
@@ -83,11 +104,17 @@ type Header = [u32; 4];
 
 impl Format {
     /// The header of the record that begins here and the length of both, if the header is there.
-    #[inline]
+    #[inline(always)]
     fn record(&self, bytes: &[u8]) -> Option<(Header, usize)> {
-        let header = bytes.get(..self.record_header)?;
+        let header: &[u8; 16] = bytes.get(..self.record_header)?.first_chunk()?;
         let header = [0, 4, 8, 12].map(|at| u32_at(header, at, self.big_endian));
         Some((header, self.record_header.saturating_add(header[2] as usize)))
+    }
+
+    /// The same, if all of the record is there, and it is none that must be refused.
+    #[inline(always)]
+    fn whole(&self, bytes: &[u8]) -> Option<(Header, usize)> {
+        self.record(bytes).filter(|(_, len)| *len <= bytes.len().min(MAX_RECORD))
     }
 
     /// The same, read on until all of the record is there; `None` at the end.

@@ -99,6 +99,13 @@ impl Section {
         }))
     }
 
+    /// Whether the block that begins here is there to its end. Of a section header nobody knows
+    /// before it is read.
+    pub(super) fn is_whole(&self, window: &[u8]) -> bool {
+        let is_known = window.len() >= FRAME && window[..4] != MAGIC;
+        is_known && u32_at(window, 4, self.big_endian) as usize <= window.len()
+    }
+
     /// The type and length of the next block, whose two lengths agree. A section header sets the
     /// byte order.
     fn block(&mut self, input: &mut Input<'_>) -> Result<(u32, usize), CaptureError> {

@@ -6,6 +6,7 @@
 //! flow log. [`changes`] holds the policies that take over on the way.
 
 mod changes;
+mod dropped;
 mod flow_log;
 mod outlet;
 mod parallel;
@@ -111,19 +112,20 @@ struct Ahead {
 
 impl Ahead {
     fn look<'f>(&mut self, judge: &Judge, frames: impl Iterator<Item = FrameInput<'f>>) {
-        self.probes.clear();
-        for (frame, at) in frames.zip(0..) {
-            if self.sights.len() <= at {
+        let mut seen = 0;
+        for frame in frames {
+            if self.sights.len() <= seen {
                 self.sights.push(Sight::NOTHING);
+                self.probes.push(Probe::NOTHING);
             }
-            let sight = &mut self.sights[at];
+            let sight = &mut self.sights[seen];
             judge.look(&frame, sight);
-            self.probes.push(Probe::NOTHING);
-            if let Some(probe) = self.probes.last_mut() {
-                judge.probe_seen(sight, probe);
-            }
+            let probe = &mut self.probes[seen];
+            *probe = Probe::NOTHING;
+            judge.probe_seen(sight, probe);
+            seen += 1;
         }
-        judge.locate(&mut self.probes);
+        judge.locate(&mut self.probes[..seen]);
     }
 
     fn get(&self, number: usize) -> Option<(&Sight, &Probe)> {
@@ -337,15 +339,13 @@ impl Part {
     ) -> Result<(), Failure> {
         let Part { judge, sums, ahead } = self;
         let Some((sight, probe)) = ahead.get(seen) else { return Ok(()) };
-        let (only_counts, mut is_known) = (outlet.only_counts(), false);
-        deliver(judge, sums, frame, outlet, |judge, sink| match only_counts {
-            true => is_known = judge.judge_tersely(input, sight, probe, sink),
-            false => judge.judge_seen(input, sight, Some(probe), sink),
-        })?;
-        if is_known {
-            sums.add_passed(&input);
+        if outlet.only_counts() && judge.pass_seen(input.time, sight, probe) {
+            sums.add_passed(input.wire_len);
+            return Ok(());
         }
-        Ok(())
+        deliver(judge, sums, frame, outlet, |judge, sink| {
+            judge.judge_seen(input, sight, Some(probe), sink);
+        })
     }
 }
 

@@ -15,8 +15,9 @@ use sgwall_packet::FiveTuple;
 use sgwall_rules::compile::{CompiledInterface, CompiledPolicy, RuleId, RuleInfo};
 use sgwall_rules::model::protocol_name;
 
+use super::dropped::{Counted, First};
 use super::record::VERSION;
-use super::sums::{DroppedFlow, EmittedSums, Fates, FlowOf, MAX_REMEMBERED, Sum, Sums};
+use super::sums::{EmittedSums, Fates, MAX_REMEMBERED, Sum, Sums};
 use crate::style::{grouped, verdict as verdict_style};
 use crate::wrap::plural;
 
@@ -344,17 +345,17 @@ impl<'a> Ended<'a> {
     /// The `top` dropped flows by packets, then bytes; ties in the order of their names.
     fn flow_rows(&self, top: usize) -> Vec<FlowRow<'a>> {
         let mut flows: Vec<_> = self.sums.dropped.iter().collect();
-        flows.sort_by_key(|((interface, direction, flow), DroppedFlow { sum, .. })| {
-            (std::cmp::Reverse((sum.packets, sum.bytes)), *interface, *direction, *flow)
+        flows.sort_by_key(|(Counted { of, sum }, _)| {
+            (std::cmp::Reverse((sum.packets, sum.bytes)), *of)
         });
         let interfaces = &self.summary.interfaces;
-        let row = |(&(interface, direction, flow), dropped): (&FlowOf, &DroppedFlow)| FlowRow {
-            interface: interfaces.get(interface).map_or("-", String::as_str),
-            direction: direction.as_str(),
-            protocol: protocol_name(flow.protocol),
-            flow,
-            sum: dropped.sum,
-            reason: dropped.reason.as_str(),
+        let row = |(&Counted { of, sum }, first): (&Counted, &First)| FlowRow {
+            interface: interfaces.get(of.interface as usize).map_or("-", String::as_str),
+            direction: of.direction.as_str(),
+            protocol: protocol_name(of.flow.protocol),
+            flow: of.flow,
+            sum,
+            reason: first.reason.as_str(),
         };
         flows.into_iter().take(top).map(row).collect()
     }

@@ -5,16 +5,16 @@
 //! much as the whole may, with the place of what it saw first, and [`Sums::of`] drops what came
 //! later than the bound allows. Where a part cannot know that, it says so ([`Sums::is_doubtful`]).
 
-use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use serde::Serialize;
 use sgwall_dataplane::{
-    DropReason, Emitted, Event, FrameInput, Judgement, Outcome, SkipReason, counters::Tally,
+    DropReason, Emitted, Event, Judgement, Outcome, SkipReason, counters::Tally,
 };
-use sgwall_netio::seed::random_seed;
 use sgwall_packet::{Direction, FiveTuple, Headers, Transport, protocol};
+
+use super::dropped::{Counted, DroppedFlows, First, FlowOf};
 
 /// Dropped flows, and frames of strangers, remembered apart; what comes later is only counted.
 pub(super) const MAX_REMEMBERED: usize = 1 << 16;
@@ -43,31 +43,18 @@ impl Place {
 pub(super) struct Sums {
     pub(super) frames: Fates,
     pub(super) emitted: EmittedSums,
-    /// Dropped flows, by interface (its place among those of all policies), direction and
-    /// five-tuple.
-    pub(super) dropped: HashMap<FlowOf, DroppedFlow, ahash::RandomState>,
+    pub(super) dropped: DroppedFlows,
     /// Packets of dropped flows that are not remembered.
     pub(super) unremembered: u64,
     /// The addresses of the first frames that concern nobody.
     pub(super) strangers: Vec<(Place, [IpAddr; 2])>,
-    /// Dropped messages of path-MTU discovery, by interface (as above) and sender.
+    /// Dropped messages of path-MTU discovery, by interface (its place among those of all policies)
+    /// and sender.
     pub(super) too_big: BTreeMap<(usize, IpAddr), u64>,
     /// By index in the present policy: the interface's place among those of all policies.
     places: Vec<usize>,
     /// Dropped packets: they tell what came first at one place.
     count: u64,
-}
-
-/// An interface, a direction and a flow.
-pub(super) type FlowOf = (usize, Direction, FiveTuple);
-
-/// What is known of a dropped flow.
-#[derive(Clone, Copy)]
-pub(super) struct DroppedFlow {
-    pub(super) sum: Sum,
-    /// Of its first packet.
-    pub(super) reason: DropReason,
-    first: (Place, u64),
 }
 
 /// Frames by their final fate; bytes are those on the wire.
@@ -97,12 +84,12 @@ pub(super) struct EmittedSums {
 }
 
 impl Sum {
-    fn add(&mut self, bytes: u32) {
+    pub(super) fn add(&mut self, bytes: u32) {
         self.packets += 1;
         self.bytes += u64::from(bytes);
     }
 
-    fn add_all(&mut self, other: Sum) {
+    pub(super) fn add_all(&mut self, other: Sum) {
         self.packets += other.packets;
         self.bytes += other.bytes;
     }
@@ -117,11 +104,10 @@ impl From<Tally> for Sum {
 impl Sums {
     /// Of nothing so far. `places`: see [`Self::set_places`].
     pub(super) fn new(places: Vec<usize>) -> Self {
-        let [a, b, c, d] = random_seed();
         Sums {
             frames: Fates::default(),
             emitted: EmittedSums::default(),
-            dropped: HashMap::with_hasher(ahash::RandomState::with_seeds(a, b, c, d)),
+            dropped: DroppedFlows::new(),
             unremembered: 0,
             strangers: Vec::new(),
             too_big: BTreeMap::new(),
@@ -137,9 +123,9 @@ impl Sums {
 
     /// Adds a frame that passes, of which there is no event.
     #[inline]
-    pub(super) fn add_passed(&mut self, frame: &FrameInput<'_>) {
-        self.frames.total.add(frame.wire_len);
-        self.frames.pass.add(frame.wire_len);
+    pub(super) fn add_passed(&mut self, wire_len: u32) {
+        self.frames.total.add(wire_len);
+        self.frames.pass.add(wire_len);
     }
 
     /// Adds an event that came with a frame.
@@ -192,15 +178,17 @@ impl Sums {
             }
         }
         self.count += 1;
-        let has_room = self.dropped.len() < MAX_REMEMBERED;
-        let first = (place, self.count);
-        match self.dropped.entry((interface, direction, FiveTuple::from(headers))) {
-            Entry::Occupied(mut known) => known.get_mut().sum.add(headers.ip_len),
-            Entry::Vacant(new) if has_room => {
-                let sum = Sum { packets: 1, bytes: headers.ip_len.into() };
-                new.insert(DroppedFlow { sum, reason, first });
-            }
-            Entry::Vacant(_) => self.unremembered += 1,
+        let flow = FiveTuple::from(headers);
+        let of = FlowOf { interface: interface as u32, direction, flow };
+        if self.dropped.count(&of, headers.ip_len) {
+            return;
+        }
+        if self.dropped.len() < MAX_REMEMBERED {
+            let sum = Sum { packets: 1, bytes: headers.ip_len.into() };
+            let first = First { reason, when: (place, self.count) };
+            self.dropped.add(Counted { of, sum }, first);
+        } else {
+            self.unremembered += 1;
         }
     }
 
@@ -218,12 +206,7 @@ impl Sums {
         for part in parts {
             whole.add_part(part);
         }
-        if whole.dropped.len() > MAX_REMEMBERED {
-            let mut firsts: Vec<_> = whole.dropped.values().map(|flow| flow.first).collect();
-            let (_, &mut last, _) = firsts.select_nth_unstable(MAX_REMEMBERED - 1);
-            let later = whole.dropped.extract_if(|_, flow| flow.first > last);
-            whole.unremembered += later.map(|(_, flow)| flow.sum.packets).sum::<u64>();
-        }
+        whole.unremembered += whole.dropped.keep_first(MAX_REMEMBERED);
         whole.strangers.sort_by_key(|&(place, _)| place);
         whole.strangers.truncate(MAX_REMEMBERED);
         whole
@@ -243,16 +226,8 @@ impl Sums {
         ] {
             mine.add_all(theirs);
         }
-        for (flow, theirs) in part.dropped {
-            match self.dropped.entry(flow) {
-                Entry::Vacant(new) => _ = new.insert(theirs),
-                Entry::Occupied(mut mine) => {
-                    let mine = mine.get_mut();
-                    let first = if theirs.first < mine.first { theirs } else { *mine };
-                    mine.sum.add_all(theirs.sum);
-                    (mine.reason, mine.first) = (first.reason, first.first);
-                }
-            }
+        for (flow, first) in part.dropped.iter() {
+            self.dropped.add(*flow, *first);
         }
         self.unremembered += part.unremembered;
         self.strangers.extend(part.strangers);
