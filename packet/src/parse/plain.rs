@@ -2,7 +2,8 @@
 //! extension headers, TCP or UDP, behind fourteen bytes of Ethernet. All is at one place in these, so
 //! their length is looked at once.
 
-use crate::headers::{Headers, LinkInfo, Macs, Tcp, TcpFlags, Transport, protocol};
+use super::transport::tcp_of;
+use crate::headers::{Headers, LinkInfo, Macs, TcpFlags, Transport, protocol};
 
 /// Where the IP header begins.
 const IP: usize = 14;
@@ -93,16 +94,7 @@ fn transport<const AT: usize>(frame: &[u8], number: u8, len: u32, out: &mut Tran
             if !is_plain || header_len < 20 || header_len > len {
                 return false;
             }
-            *out = Transport::Tcp(Tcp {
-                src_port: u16::from_be_bytes([h[0], h[1]]),
-                dst_port: u16::from_be_bytes([h[2], h[3]]),
-                seq: u32::from_be_bytes([h[4], h[5], h[6], h[7]]),
-                ack: u32::from_be_bytes([h[8], h[9], h[10], h[11]]),
-                window: u16::from_be_bytes([h[14], h[15]]),
-                flags,
-                window_scale: None,
-                payload_len: len - header_len,
-            });
+            *out = Transport::Tcp(tcp_of(h, None, len - header_len));
             true
         }
         protocol::UDP => {

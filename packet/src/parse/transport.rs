@@ -84,17 +84,23 @@ fn tcp(
         true => window_scale(bytes.slice(Layer::Tcp, offset + 20, header_len - 20)?),
         false => None,
     };
-    *out = Transport::Tcp(Tcp {
+    *out = Transport::Tcp(tcp_of(h, window_scale, (bytes.left(offset) - header_len) as u32));
+    Ok(())
+}
+
+/// What a TCP header says.
+#[inline(always)]
+pub(super) fn tcp_of(h: &[u8; 20], window_scale: Option<u8>, payload_len: u32) -> Tcp {
+    Tcp {
         src_port: u16::from_be_bytes([h[0], h[1]]),
         dst_port: u16::from_be_bytes([h[2], h[3]]),
         seq: u32::from_be_bytes([h[4], h[5], h[6], h[7]]),
         ack: u32::from_be_bytes([h[8], h[9], h[10], h[11]]),
         window: u16::from_be_bytes([h[14], h[15]]),
-        flags,
+        flags: TcpFlags(h[13]),
         window_scale,
-        payload_len: (bytes.left(offset) - header_len) as u32,
-    });
-    Ok(())
+        payload_len,
+    }
 }
 
 /// Reads the first eight bytes of a transport header: ports, or ICMP type, code and identifier.
