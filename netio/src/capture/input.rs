@@ -1,6 +1,6 @@
 //! Bytes of a capture: decompressed, buffered, counted, and bounded.
 
-use std::io::{self, Chain, Cursor, ErrorKind, Read};
+use std::io::{self, BufReader, Chain, Cursor, ErrorKind, Read};
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,6 +11,8 @@ use super::error::CaptureError;
 pub(super) const MAX_RECORD: usize = 16 << 20;
 /// Bytes asked of the system at once.
 const CHUNK: usize = 256 << 10;
+/// Bytes asked of a decoder at once, whatever the batch.
+const DECODED: usize = 64 << 10;
 /// Bytes of a batch at the least.
 const SMALLEST_BATCH: usize = 4 << 10;
 
@@ -54,10 +56,13 @@ impl<'a> Input<'a> {
         let whole: Chain<Cursor<Vec<u8>>, _> = Cursor::new(begin).chain(counted);
         let source: Box<dyn Read + 'a> = match (is_compressed, is_gzip) {
             (false, _) => Box::new(whole),
-            (true, true) => {
-                Box::new(flate2::bufread::MultiGzDecoder::new(io::BufReader::new(whole)))
-            }
+            (true, true) => Box::new(flate2::bufread::MultiGzDecoder::new(BufReader::new(whole))),
             (true, false) => Box::new(zstd::Decoder::new(whole).map_err(io_error)?),
+        };
+        // What a decoder has of the bytes before a fault hangs on how many are asked for.
+        let source = match is_compressed {
+            true => Box::new(BufReader::with_capacity(DECODED, source)),
+            false => source,
         };
         Ok(Input {
             source,
@@ -179,7 +184,10 @@ impl<'a> Input<'a> {
             self.buffer.resize(wanted, 0);
         }
         while self.end < wanted && !self.at_end {
-            match self.source.read(&mut self.buffer[self.end..]) {
+            let room = &mut self.buffer[self.end..];
+            // With less than its capacity asked for, the reader asks for all of it.
+            let asked = if self.is_compressed { room.len().min(DECODED - 1) } else { room.len() };
+            match self.source.read(&mut room[..asked]) {
                 Ok(0) => self.at_end = true,
                 Ok(n) => self.end += n,
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}
