@@ -6,6 +6,7 @@
 
 mod policies;
 mod slow;
+mod slow_flows;
 mod slow_fragments;
 mod slow_tcp;
 mod traffic;
