@@ -493,17 +493,17 @@ fn what_cannot_be_opened_says_why_and_the_mend() {
     }
 }
 
-/// Not a test of its own: what the test below runs without privileges.
-#[test]
-#[ignore = "run by without_privileges_the_mend_is_named"]
-fn child_without_privileges() {
-    let tap = Tap::open(&TapOptions::new("nope0")).expect_err("no privileges");
-    let veth = Packet::open(&PacketOptions::new("veth0")).expect_err("no privileges");
-    println!("TAP: {tap}\nPACKET: {veth}");
-}
+/// Set where the test below runs itself again, without privileges.
+const CHILD: &str = "SGWALL_TEST_WITHOUT_PRIVILEGES";
 
 #[test]
 fn without_privileges_the_mend_is_named() {
+    if std::env::var_os(CHILD).is_some() {
+        let tap = Tap::open(&TapOptions::new("nope0")).expect_err("no privileges");
+        let veth = Packet::open(&PacketOptions::new("veth0")).expect_err("no privileges");
+        println!("TAP: {tap}\nPACKET: {veth}");
+        return;
+    }
     if !can_run("without_privileges_the_mend_is_named") {
         return;
     }
@@ -512,7 +512,8 @@ fn without_privileges_the_mend_is_named() {
     let program = std::env::current_exe().expect("this program");
     let mut command: Command = scratch.command("setpriv");
     command.args(["--bounding-set=-all", "--inh-caps=-all", "--no-new-privs"]);
-    command.arg(&program).args(["child_without_privileges", "--exact", "--ignored", "--nocapture"]);
+    command.arg(&program).args(["without_privileges_the_mend_is_named", "--exact", "--nocapture"]);
+    command.env(CHILD, "1");
     let output = command.output().expect("setpriv ran");
     let text = String::from_utf8_lossy(&output.stdout);
     let errors = String::from_utf8_lossy(&output.stderr);
