@@ -19,12 +19,8 @@ mod quotes;
 mod source;
 
 // The slow pipeline, which is a test's, is the oracle of a target as well.
-#[path = "../../pcap-fixtures/tests/oracle/slow.rs"]
+#[path = "../../pcap-fixtures/tests/oracle/slow/mod.rs"]
 mod slow;
-#[path = "../../pcap-fixtures/tests/oracle/slow_fragments.rs"]
-mod slow_fragments;
-#[path = "../../pcap-fixtures/tests/oracle/slow_tcp.rs"]
-mod slow_tcp;
 
 pub use self::capture::capture;
 pub use self::conntrack::conntrack;

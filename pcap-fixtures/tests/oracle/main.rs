@@ -6,9 +6,6 @@
 
 mod policies;
 mod slow;
-mod slow_flows;
-mod slow_fragments;
-mod slow_tcp;
 mod traffic;
 
 use std::collections::{BTreeMap, HashMap};

@@ -5,6 +5,10 @@
 //! a verdict. Which rule of a group or an ACL matches, `sgwall_rules::oracle` says, which walks
 //! them all. EC2-Classic and public addresses are left out.
 
+mod flows;
+mod fragments;
+mod tcp;
+
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -20,9 +24,8 @@ use sgwall_rules::model::{
 };
 use sgwall_rules::oracle;
 
-use crate::slow_flows::{Tracked, may_open, note, open, opening_tuple, timeout, turned};
-use crate::slow_fragments::Fragments;
-use crate::slow_tcp;
+use self::flows::{Tracked, may_open, note, open, opening_tuple, timeout, turned};
+use self::fragments::Fragments;
 
 /// What is said of a packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -292,7 +295,7 @@ impl Slow {
                 };
                 return (answer, effect);
             }
-            if self.policy.tcp_window_check && slow_tcp::is_refused(connection, tcp, reply) {
+            if self.policy.tcp_window_check && tcp::is_refused(connection, tcp, reply) {
                 let answer = Answer {
                     state: Some(if reply { FlowState::Reply } else { FlowState::Established }),
                     admitted_by: Some(flow.rule.clone()),

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use sgwall_dataplane::{DropReason, Outcome, PacketContext, PassReason};
 use sgwall_packet::{Direction, Duration, FragmentInfo, Timestamp, Transport, protocol};
 
-use crate::slow::Answer;
+use super::Answer;
 
 /// Interface, direction, source, destination, protocol (IPv4 alone), identification.
 type Name = (String, Direction, IpAddr, IpAddr, u8, u32);

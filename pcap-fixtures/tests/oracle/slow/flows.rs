@@ -3,7 +3,7 @@
 use sgwall_packet::{Duration, FiveTuple, Headers, Transport, protocol, query_request_type};
 use sgwall_rules::model::Timeouts;
 
-use crate::slow_tcp::Connection;
+use super::tcp::Connection;
 
 /// What is known of a tracked flow, by protocol.
 #[derive(Clone, Debug)]
