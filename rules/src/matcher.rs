@@ -19,6 +19,8 @@ mod keys;
 mod ports;
 pub(crate) mod prefixes;
 mod run;
+#[cfg(target_arch = "x86_64")]
+mod wide;
 
 use std::net::IpAddr;
 
@@ -40,8 +42,12 @@ pub struct Entry {
     pub rank: u32,
 }
 
-/// Lookups that run in step.
+/// Lookups that run in step, in a vector where the processor has such.
 const LANES: usize = 16;
+/// Lookups that run in step where there are as many: what one waits for, others work on.
+const MANY: usize = 4 * LANES;
+/// Fewer than this are sooner looked up one by one than in a vector's lanes.
+const FEW: usize = 8;
 
 /// Finds the best-ranked of a set of rules.
 #[derive(Debug)]
@@ -98,19 +104,55 @@ impl Matcher {
     /// # Panics
     /// If `out` is shorter than `packets`.
     pub fn lookup_batch(&self, packets: &[(IpAddr, u8, u16)], out: &mut [Option<u32>]) {
-        let out = &mut out[..packets.len()];
-        for (packets, out) in packets.chunks(LANES).zip(out.chunks_mut(LANES)) {
+        let (packets_in_fours, packets) = packets.split_at(packets.len() / MANY * MANY);
+        let (out_in_fours, out) = out[..].split_at_mut(packets_in_fours.len());
+        self.in_step::<{ MANY / LANES }>(packets_in_fours, out_in_fours);
+        self.in_step::<1>(packets, &mut out[..packets.len()]);
+    }
+
+    /// Looks packets up, `V` times sixteen in step.
+    fn in_step<const V: usize>(&self, packets: &[(IpAddr, u8, u16)], out: &mut [Option<u32>]) {
+        for (packets, out) in packets.chunks(V * LANES).zip(out.chunks_mut(V * LANES)) {
+            if packets.len() < FEW {
+                for (out, (remote, protocol, selector)) in out.iter_mut().zip(packets) {
+                    *out = self.lookup(remote, *protocol, *selector);
+                }
+                continue;
+            }
             // Lanes without a packet are looked up too.
-            let mut remotes = [&packets[0].0; LANES];
-            let mut keys = [0; LANES];
-            for ((lane, address), selected) in packets.iter().zip(&mut remotes).zip(&mut keys) {
+            let mut remotes = [[&packets[0].0; LANES]; V];
+            let mut keys = [[0; LANES]; V];
+            let lanes = remotes.as_flattened_mut().iter_mut().zip(keys.as_flattened_mut());
+            for ((address, selected), lane) in lanes.zip(packets) {
                 (*address, *selected) = (&lane.0, key(lane.1, lane.2));
             }
-            let ranks = self.ports.get_all(&self.prefixes.get_all(remotes), keys);
-            for (out, rank) in out.iter_mut().zip(ranks) {
+            let ranks = self.ranks(&remotes, &keys);
+            for (out, &rank) in out.iter_mut().zip(ranks.as_flattened()) {
                 *out = (rank != NONE).then_some(rank);
             }
         }
+    }
+
+    fn ranks<const V: usize>(
+        &self,
+        remotes: &[[&IpAddr; LANES]; V],
+        keys: &[[u32; LANES]; V],
+    ) -> [[u32; LANES]; V] {
+        #[cfg(target_arch = "x86_64")]
+        if let Some(wide) = wide::Wide::detect()
+            && let Some(ranks) = wide.ranks(&self.prefixes, &self.ports, remotes, keys)
+        {
+            return ranks;
+        }
+        self.portable_ranks(remotes, keys)
+    }
+
+    fn portable_ranks<const V: usize>(
+        &self,
+        remotes: &[[&IpAddr; LANES]; V],
+        keys: &[[u32; LANES]; V],
+    ) -> [[u32; LANES]; V] {
+        std::array::from_fn(|v| self.ports.get_all(&self.prefixes.get_all(remotes[v]), keys[v]))
     }
 
     /// Bytes on the heap.

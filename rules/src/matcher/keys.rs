@@ -98,23 +98,25 @@ fn icmp_range(icmp: IcmpMatch) -> (u32, u32) {
 /// those before each 32; beyond the last such key of a domain it ends.
 #[derive(Debug, Default)]
 pub(super) struct Numbers {
-    domains: [Groups; DOMAINS.next_power_of_two() as usize],
-    groups: Vec<Group>,
+    pub(super) domains: [Groups; DOMAINS.next_power_of_two() as usize],
+    pub(super) groups: Vec<Group>,
     /// Numbers are multiples of two to the power of this, so that they fill all levels of a tree.
-    shift: u32,
+    pub(super) shift: u32,
     levels: u32,
 }
 
 /// The groups of a domain: its first, and how many more there are.
 #[derive(Clone, Copy, Debug, Default)]
-struct Groups {
+#[repr(C)]
+pub(super) struct Groups {
     first: u32,
     more: u32,
 }
 
 /// 32 keys: at which an interval begins, and the number of the one that comes in from before.
 #[derive(Clone, Copy, Debug)]
-struct Group {
+#[repr(C)]
+pub(super) struct Group {
     starts: u32,
     before: u32,
 }

@@ -21,10 +21,10 @@ use crate::model::L4Match;
 /// No rule: worse than every rank. Ranks are below it.
 pub(crate) const NONE: u32 = (1 << 30) - 1;
 
-const INDEX: u32 = NONE;
+pub(super) const INDEX: u32 = NONE;
 const VALUE: u32 = 0;
-const RUN: u32 = 1;
-const NODE: u32 = 2;
+pub(super) const RUN: u32 = 1;
+pub(super) const NODE: u32 = 2;
 
 /// What each key is worth to a prefix class.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -47,17 +47,17 @@ impl Row {
 #[derive(Debug)]
 pub(crate) struct PortMaps {
     /// Nodes of trees.
-    lines: Vec<Line>,
-    runs: Vec<Run32>,
-    numbers: Numbers,
+    pub(super) lines: Vec<Line>,
+    pub(super) runs: Vec<Run32>,
+    pub(super) numbers: Numbers,
 }
 
 /// Marks classes that are lines. Classes are below twice that.
-const LINE: u32 = 1 << 29;
+pub(super) const LINE: u32 = 1 << 29;
 
 #[derive(Clone, Debug)]
 #[repr(align(64))]
-struct Line([u32; FAN]);
+pub(super) struct Line([u32; FAN]);
 
 /// Children of a node: four bits of a number.
 const FAN: usize = 16;

@@ -32,21 +32,21 @@ pub(crate) type Interval = (u128, u32);
 /// Values must be below this; the two highest bits of a slot say what it is.
 pub(crate) const VALUE_LIMIT: u32 = 1 << 30;
 
-const INDEX: u32 = VALUE_LIMIT - 1;
+pub(super) const INDEX: u32 = VALUE_LIMIT - 1;
 /// Below these bits of a table's slot is its place, above how many address bits it takes, less 1.
-const TABLE_BITS: u32 = 26;
-const TABLE_INDEX: u32 = (1 << TABLE_BITS) - 1;
+pub(super) const TABLE_BITS: u32 = 26;
+pub(super) const TABLE_INDEX: u32 = (1 << TABLE_BITS) - 1;
 const VALUE: u32 = 0;
-const RUN: u32 = 1;
-const TABLE: u32 = 2;
-const LOW: u32 = 3;
+pub(super) const RUN: u32 = 1;
+pub(super) const TABLE: u32 = 2;
+pub(super) const LOW: u32 = 3;
 
 /// First and last address of a prefix, IPv4 in the low 32 bits; host bits are ignored.
 pub(crate) fn bounds(prefix: &IpNet) -> (u128, u128) {
     (number(&prefix.network()), number(&prefix.broadcast()))
 }
 
-fn number(addr: &IpAddr) -> u128 {
+pub(super) fn number(addr: &IpAddr) -> u128 {
     match addr {
         IpAddr::V4(a) => u128::from(u32::from(*a)),
         IpAddr::V6(a) => u128::from(*a),
@@ -99,8 +99,8 @@ fn emit(out: &mut Vec<Interval>, start: u128, value: u32) {
 /// Values by longest prefix.
 #[derive(Debug)]
 pub(crate) struct PrefixMap {
-    v4: Tree<u32, 8, 8>,
-    v6: Tree<u64, 5, 6>,
+    pub(super) v4: Tree<u32, 8, 8>,
+    pub(super) v6: Tree<u64, 5, 6>,
 }
 
 impl PrefixMap {
@@ -169,7 +169,7 @@ impl PrefixMap {
         }
     }
 
-    fn low(&self, slot: u32, key: u64) -> u32 {
+    pub(super) fn low(&self, slot: u32, key: u64) -> u32 {
         let index = (slot & (LOW_RUN - 1)) as usize;
         if slot & LOW_RUN != 0 {
             return self.v6.runs[index].get(key);
@@ -197,18 +197,18 @@ const LEAST_BITS: u32 = 4;
 /// Address bits that are left for one last table, however few boundaries there are.
 const LAST_BITS: u32 = 5;
 /// Tables begin at multiples of this.
-const ALIGN: usize = 4;
+pub(super) const ALIGN: usize = 4;
 /// In a slot of a tree over the low half: it begins with a run, not with a root.
 const LOW_RUN: u32 = 1 << 29;
 
 /// A table that its boundaries were fitted to: slots for equal parts of the keys from `base`. Keys
 /// below stand for `base`, keys beyond for `base + limit`, which have the same value.
 #[derive(Clone, Copy, Debug, Default)]
-struct Root {
-    base: u64,
-    limit: u64,
-    first: u32,
-    shift: u32,
+pub(super) struct Root {
+    pub(super) base: u64,
+    pub(super) limit: u64,
+    pub(super) first: u32,
+    pub(super) shift: u32,
 }
 
 impl Root {
@@ -222,10 +222,10 @@ impl Root {
 /// tree over the next key. A table's slot says where it begins and how many bits it takes, of those
 /// below its parent's.
 #[derive(Debug)]
-struct Tree<K, const N: usize, const S: usize> {
-    root: Root,
-    slots: Vec<u32>,
-    runs: Vec<Run<K, N, S>>,
+pub(super) struct Tree<K, const N: usize, const S: usize> {
+    pub(super) root: Root,
+    pub(super) slots: Vec<u32>,
+    pub(super) runs: Vec<Run<K, N, S>>,
     lows: Vec<Root>,
 }
 

@@ -27,8 +27,8 @@ impl Key for u64 {
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub(super) struct Run<K, const N: usize, const S: usize> {
-    starts: [K; N],
-    slots: [u32; S],
+    pub(super) starts: [K; N],
+    pub(super) slots: [u32; S],
 }
 
 /// Seven boundaries of 32 bits.
