@@ -51,6 +51,8 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
     }
     let log_bytes = if args.flow_log.path.is_some() { flow_log::MAX_BYTES } else { 0 };
     memory::check(args.table.max_flows, log_bytes)?;
+    // What is written after the policy is read is not lost.
+    let seen = args.watch.then(|| changed(&args.policy));
     let model = read_policy(&args.policy)?;
     check_reserves(args.table, &model)?;
     let ports = ports(args, &model)?;
@@ -89,7 +91,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
     info!(workers = args.workers, control = %args.control.display(), "the firewall runs");
     notifier.tell(&[NotifyState::Ready]);
     let running = Running { engine: &engine, loader: &loader, notifier: &notifier };
-    wait(args, &running, &workers, signals, flow_log.as_ref());
+    wait(args, seen, &running, &workers, signals, flow_log.as_ref());
     notifier.tell(&[NotifyState::Stopping]);
     drop((control, metrics));
     let ended = workers.join();
@@ -280,6 +282,7 @@ fn check_reserves(table: TableArgs, model: &Policy) -> Result<(), Failure> {
 /// Waits until the firewall is to end, or has.
 fn wait(
     args: &RunArgs,
+    mut seen: Option<Changed>,
     running: &Running<'_>,
     workers: &Workers<sgwall_live::Firewall>,
     mut signals: Signals,
@@ -294,7 +297,6 @@ fn wait(
             }
         }
     });
-    let mut seen = args.watch.then(|| changed(&args.policy));
     let mut looked = std::time::Instant::now();
     let (mut table, mut looked_at_table) = (Watch::default(), looked);
     loop {
@@ -350,8 +352,11 @@ impl Running<'_> {
     }
 }
 
+/// Files, when they last changed, and their bytes.
+pub(crate) type Changed = Vec<(PathBuf, Option<SystemTime>, u64)>;
+
 /// When the files of a policy last changed.
-pub(crate) fn changed(paths: &[PathBuf]) -> Vec<(PathBuf, Option<SystemTime>, u64)> {
+pub(crate) fn changed(paths: &[PathBuf]) -> Changed {
     let mut files = Vec::new();
     for path in paths {
         let inside = std::fs::read_dir(path).into_iter().flatten().flatten().map(|e| e.path());

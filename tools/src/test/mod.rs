@@ -20,7 +20,7 @@ use file::TestFile;
 use report::Report;
 
 use crate::failure::Failure;
-use crate::run::changed;
+use crate::run::{Changed, changed};
 
 /// Exit status where a test failed.
 const FAILED: u8 = 1;
@@ -30,31 +30,48 @@ const LOOK: Duration = Duration::from_millis(300);
 /// Runs the command; the exit status.
 pub(crate) fn run(args: &TestArgs) -> Result<u8, Failure> {
     if !args.watch {
-        return run_once(args, &mut Vec::new());
+        return run_once(args, &mut Watched::default());
     }
     loop {
-        let mut depends = args.paths.clone();
-        if let Err(failure) = run_once(args, &mut depends) {
+        let mut watched = Watched::default();
+        if let Err(failure) = run_once(args, &mut watched) {
             if failure.is_closed_output() {
                 return Err(failure);
             }
             anstream::eprintln!("{failure}");
         }
         anstream::eprintln!("waiting for a change; Ctrl-C ends");
-        let seen = changed(&depends);
-        while changed(&depends) == seen {
+        while !watched.have_changed() {
             std::thread::sleep(LOOK);
         }
     }
 }
 
-/// Reads and runs all tests. What they depend on is added to `depends`.
-fn run_once(args: &TestArgs, depends: &mut Vec<PathBuf>) -> Result<u8, Failure> {
+/// Files, and when they had last changed before they were read: what is written while tests run, or
+/// while their results are, is not lost.
+#[derive(Default)]
+struct Watched(Vec<(Vec<PathBuf>, Changed)>);
+
+impl Watched {
+    /// Adds files that are yet to be read.
+    fn add(&mut self, paths: Vec<PathBuf>) {
+        let seen = changed(&paths);
+        self.0.push((paths, seen));
+    }
+
+    fn have_changed(&self) -> bool {
+        self.0.iter().any(|(paths, seen)| changed(paths) != *seen)
+    }
+}
+
+/// Reads and runs all tests. What they depend on is added to `watched`.
+fn run_once(args: &TestArgs, watched: &mut Watched) -> Result<u8, Failure> {
+    watched.add(args.paths.clone());
     let paths = file::find(&args.paths)?;
-    depends.extend(paths.iter().cloned());
+    watched.add(paths.clone());
     // All files are read before the first test runs, so that a typing error is told of at once.
     let files = paths.iter().map(|path| TestFile::read(path)).collect::<Result<Vec<_>, _>>()?;
-    depends.extend(files.iter().flat_map(TestFile::depends_on));
+    watched.add(files.iter().flat_map(TestFile::depends_on).collect());
     let mut report = Report::default();
     for TestFile { path, tests } in files {
         let mut outcomes = Vec::new();
