@@ -66,14 +66,14 @@ impl DroppedFlows {
         self.counted.len()
     }
 
-    /// Adds a packet's bytes to its flow; false, and nothing is done, if that is not known.
+    /// Adds a packet to its flow; false, and nothing is done, if that is not known.
     #[inline]
-    pub(super) fn count(&mut self, of: &FlowOf, bytes: u32) -> bool {
+    pub(super) fn count(&mut self, packet: &Counted) -> bool {
         let counted = &mut self.counted;
-        let is = |number: &u32| counted[*number as usize].of == *of;
-        let found = self.numbers.find(hash(&self.hasher, of), is).copied();
+        let is = |number: &u32| counted[*number as usize].of == packet.of;
+        let found = self.numbers.find(hash(&self.hasher, &packet.of), is).copied();
         if let Some(number) = found {
-            counted[number as usize].sum.add(bytes);
+            counted[number as usize].sum.add_all(packet.sum);
         }
         found.is_some()
     }

@@ -18,6 +18,8 @@ use super::dropped::{Counted, DroppedFlows, First, FlowOf};
 
 /// Dropped flows, and frames of strangers, remembered apart; what comes later is only counted.
 pub(super) const MAX_REMEMBERED: usize = 1 << 16;
+/// Dropped packets that are looked up together.
+const TOGETHER: usize = 32;
 
 /// Where in a replay something happened, in the order in which one worker would come to it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -44,6 +46,9 @@ pub(super) struct Sums {
     pub(super) frames: Fates,
     pub(super) emitted: EmittedSums,
     pub(super) dropped: DroppedFlows,
+    /// Dropped packets that are to be added to it, several at once: so they wait together for the
+    /// memory of their flows.
+    waiting: Vec<(Counted, First)>,
     /// Packets of dropped flows that are not remembered.
     pub(super) unremembered: u64,
     /// The addresses of the first frames that concern nobody.
@@ -108,6 +113,7 @@ impl Sums {
             frames: Fates::default(),
             emitted: EmittedSums::default(),
             dropped: DroppedFlows::new(),
+            waiting: Vec::with_capacity(TOGETHER),
             unremembered: 0,
             strangers: Vec::new(),
             too_big: BTreeMap::new(),
@@ -180,28 +186,42 @@ impl Sums {
         self.count += 1;
         let flow = FiveTuple::from(headers);
         let of = FlowOf { interface: interface as u32, direction, flow };
-        if self.dropped.count(&of, headers.ip_len) {
-            return;
+        let sum = Sum { packets: 1, bytes: headers.ip_len.into() };
+        let first = First { reason, when: (place, self.count) };
+        self.waiting.push((Counted { of, sum }, first));
+        if self.waiting.len() == TOGETHER {
+            self.settle();
         }
-        if self.dropped.len() < MAX_REMEMBERED {
-            let sum = Sum { packets: 1, bytes: headers.ip_len.into() };
-            let first = First { reason, when: (place, self.count) };
-            self.dropped.add(Counted { of, sum }, first);
-        } else {
-            self.unremembered += 1;
+    }
+
+    /// Adds the dropped packets that wait.
+    fn settle(&mut self) {
+        for (packet, first) in self.waiting.drain(..) {
+            if self.dropped.count(&packet) {
+                continue;
+            }
+            if self.dropped.len() < MAX_REMEMBERED {
+                self.dropped.add(packet, first);
+            } else {
+                self.unremembered += 1;
+            }
         }
     }
 
     /// Whether parts may leave out what the whole would remember: some of what is remembered is of
     /// several parts, and there is much of it. `by_pairs`: the packets of a flow are all of one part.
-    pub(super) fn is_doubtful(&self, by_pairs: bool) -> bool {
+    pub(super) fn is_doubtful(&mut self, by_pairs: bool) -> bool {
+        self.settle();
         self.too_big.len() >= MAX_REMEMBERED / MAX_PARTS
             || (!by_pairs && self.dropped.len() >= MAX_REMEMBERED)
     }
 
     /// The sums of the whole.
     pub(super) fn of(parts: Vec<Sums>) -> Self {
-        let mut parts = parts.into_iter();
+        let mut parts = parts.into_iter().map(|mut part| {
+            part.settle();
+            part
+        });
         let mut whole = parts.next().unwrap_or_else(|| Sums::new(Vec::new()));
         for part in parts {
             whole.add_part(part);
