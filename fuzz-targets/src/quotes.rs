@@ -127,7 +127,12 @@ fn check_readdress(readdress: Readdress, before: &Headers, packet: &[u8]) {
         let sum = |packet: &[u8], h: &Headers| {
             checksum_of(h.src, h.dst, h.protocol, packet.get(at..end).unwrap_or_default())
         };
-        if sum(packet, before) == 0 {
+        // A UDP datagram may have none (RFC 768), and what is in its place adds up by chance.
+        let has_none =
+            before.protocol == protocol::UDP && packet.get(at + 6..at + 8) == Some(&[0, 0]);
+        if has_none {
+            assert_eq!(rewritten[at..], packet[at..], "none is made");
+        } else if sum(packet, before) == 0 {
             assert_eq!(sum(&rewritten, &after), 0, "a right checksum stays right");
         }
     }
