@@ -273,7 +273,8 @@ impl Twin {
         self.table.retain(0..self.table.places(), |view| !ends(view));
         self.known.retain(|_, view| !ends(view));
         self.faded.retain(|_, view| !ends(view));
-        self.marks.retain(|name, _| self.known.contains_key(name));
+        let (known, faded) = (&self.known, &self.faded);
+        self.marks.retain(|name, _| known.contains_key(name) || faded.contains_key(name));
     }
 
     fn begin_epoch(&mut self) {
