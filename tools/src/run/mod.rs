@@ -352,7 +352,7 @@ impl Running<'_> {
     }
 }
 
-/// Files, when they last changed, and their bytes.
+/// Files, when they last changed, and how many bytes they have.
 pub(crate) type Changed = Vec<(PathBuf, Option<SystemTime>, u64)>;
 
 /// When the files of a policy last changed.
