@@ -96,10 +96,12 @@ impl Index {
         let home = self.home(hash);
         let Some(bucket) = self.bucket(home) else { return NONE };
         let found = matches(bucket, self.word(hash), self.tag);
-        if found != 0 {
-            return self.entry(bucket[first_of(found)]);
+        if (found == 0) & (bucket[ENTRIES] != 0) {
+            return self.candidate_beyond(hash, home);
         }
-        if bucket[ENTRIES] == 0 { ABSENT } else { self.candidate_beyond(hash, home) }
+        // Whether a flow is known, nobody can foretell: either is at hand.
+        let entry = self.entry(bucket[first_of(found)]);
+        if found == 0 { ABSENT } else { entry }
     }
 
     /// [`Self::candidate`] in the bucket after a hash's own.

@@ -186,9 +186,9 @@ impl<K: Key> Store<K> {
     /// The same for an entry, for all the lines that it is on.
     #[inline]
     pub(crate) fn touch_entry(&self, index: u32) -> u32 {
-        let Some(Slot { deadline, flow, version, .. }) = self.slots.get(index as usize) else {
-            return 0;
-        };
+        // Some entry, where there is none: whether there is, nobody can foretell.
+        let index = (index as usize).min(self.slots.len().saturating_sub(1));
+        let Some(Slot { deadline, flow, version, .. }) = self.slots.get(index) else { return 0 };
         let end = u32::from(*version);
         match size_of::<Slot<K>>() <= 64 {
             true => end,
@@ -446,13 +446,28 @@ impl<K: Key> Store<K> {
     }
 
     /// Frees dead entries, doing at most `budget` steps; the steps left over.
+    #[inline]
     pub(crate) fn expire(&mut self, now: Timestamp, budget: usize) -> usize {
+        match self.is_due(tick(now)) {
+            true => self.expire_due(now, budget),
+            false => budget,
+        }
+    }
+
+    #[inline(never)]
+    fn expire_due(&mut self, now: Timestamp, budget: usize) -> usize {
         let until = tick(now);
         let mut left = budget;
         while left > 0 && self.step(until, now) {
             left -= 1;
         }
         left
+    }
+
+    /// Whether a list comes up before `until` that may have entries.
+    #[inline]
+    fn is_due(&self, until: i64) -> bool {
+        self.len() > 0 && self.cursor < until
     }
 
     /// Frees dead entries until one place is free; false if there is none to be had. An entry
@@ -469,7 +484,7 @@ impl<K: Key> Store<K> {
 
     /// Handles one entry, or one list without any; false if nothing is due before `until`.
     fn step(&mut self, until: i64, now: Timestamp) -> bool {
-        if self.len() == 0 || self.cursor >= until {
+        if !self.is_due(until) {
             return false;
         }
         // After a leap in time one turn of the wheel meets every list.

@@ -646,6 +646,7 @@ impl ConnTable {
     }
 
     /// Frees the memory of dead entries, in at most `budget` steps of constant time.
+    #[inline]
     pub fn expire(&mut self, now: Timestamp, budget: usize) {
         let left = self.v4.expire(now, budget);
         self.v6.expire(now, left);

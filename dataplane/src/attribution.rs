@@ -200,16 +200,25 @@ impl Attribution {
         self.only.as_ref().is_none_or(|only| only.contains(&interface))
     }
 
-    #[inline]
+    #[inline(always)]
     fn owner(&self, policy: &CompiledPolicy, addr: &IpAddr) -> Option<usize> {
-        let own = policy.interfaces_of(addr).iter().copied().find(|i| self.is_wanted(*i));
-        own.or_else(|| match self.only.as_deref() {
-            Some([one]) if self.stands_for(*addr) => Some(*one),
-            _ => None,
-        })
+        match self.only.as_deref() {
+            None => policy.interfaces_of(addr).first().copied(),
+            Some([one]) => {
+                let is_own = policy.is_interface_of(*one, addr) | self.stands_for(*addr);
+                is_own.then_some(*one)
+            }
+            Some(only) => policy.interfaces_of(addr).iter().copied().find(|i| only.contains(i)),
+        }
     }
 
+    #[inline]
     fn stands_for(&self, addr: IpAddr) -> bool {
+        !self.local.is_empty() && self.is_local(addr)
+    }
+
+    #[inline(never)]
+    fn is_local(&self, addr: IpAddr) -> bool {
         self.local.iter().any(|(first, last)| {
             first.is_ipv4() == addr.is_ipv4() && *first <= addr && addr <= *last
         })

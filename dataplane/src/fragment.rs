@@ -169,7 +169,15 @@ impl FragmentTable {
     }
 
     /// Ends what is due at `now`: held fragments become orphans, old verdicts are forgotten.
+    #[inline]
     pub(crate) fn expire(&mut self, now: Timestamp) {
+        if !self.due.is_empty() {
+            self.expire_due(now);
+        }
+    }
+
+    #[inline(never)]
+    fn expire_due(&mut self, now: Timestamp) {
         while let Some(&(_, key)) = self.due.first().filter(|(deadline, _)| *deadline <= now) {
             self.end(&key);
         }

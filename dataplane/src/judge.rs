@@ -49,6 +49,19 @@ pub struct FrameInput<'a> {
     pub recorded: Option<Direction>,
 }
 
+impl FrameInput<'_> {
+    /// An empty frame of no link type, for whoever makes room for others.
+    pub const NOTHING: FrameInput<'static> = FrameInput {
+        token: 0,
+        link: None,
+        data: &[],
+        wire_len: 0,
+        time: Timestamp::from_nanos(0),
+        decimals: 0,
+        recorded: None,
+    };
+}
+
 /// What became of a frame on one side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Judgement {
@@ -78,6 +91,15 @@ pub struct Event<'a> {
     /// The frame was not captured but made on the way, because that of the same token did not fit
     /// its path.
     pub emitted: Option<Emitted>,
+}
+
+/// What becomes of a packet on the one side that judges it, where that is all there is to tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Plain {
+    /// The interface (index in the policy) and direction that judged it.
+    pub side: (usize, Direction),
+    /// The last word on the packet; never [`Outcome::Hold`].
+    pub verdict: Verdict,
 }
 
 /// Which way a frame goes.
@@ -310,35 +332,60 @@ impl Judge {
         self.pipeline.locate(probes);
     }
 
-    /// Judges a packet of a known flow that one interface alone judges, for whoever needs no event:
-    /// that it passes as it is, or `None`, and nothing is changed, if [`Self::judge_on`] must.
-    #[inline]
-    pub fn pass_known(
+    /// Judges a packet of which there is nothing to tell but one verdict, for whoever needs no event;
+    /// `None`, and nothing is changed, if [`Self::judge_on`] must: where two interfaces judge or
+    /// another address is seen, where the packet may be held or be too large for its path. Time passes
+    /// with [`Self::advance`] alone; `data` is the frame.
+    #[inline(always)]
+    pub fn judge_plain(
         &mut self,
-        now: Timestamp,
+        time: Timestamp,
+        data: &[u8],
         headers: &Headers,
         route: &Route,
         probe: &Probe,
-    ) -> Option<Verdict> {
+    ) -> Option<Plain> {
         let (side, direction) = route.sides.first().filter(|_| !route.sides.is_both())?;
-        let is_larger = self.is_larger(headers, side.interface, direction);
+        let interface = side.interface;
+        let is_larger = self.is_larger(headers, interface, direction);
         if !side.readdress.is_nothing() || (is_larger && self.offload) {
             return None;
         }
         let packet = PacketContext {
-            interface: side.interface,
+            interface,
             direction,
-            now,
+            now: self.clock.at(time),
             headers,
-            frame: &[],
+            frame: data,
             own_address: false,
             origin: None,
             token: 0,
             size: route.segment.unwrap_or(headers.ip_len),
         };
-        let verdict = self.pipeline.process_known(&packet, probe)?;
+        let Some(verdict) = self.pipeline.process_known(&packet, probe) else {
+            return self.judge_plain_unknown(packet, route.sides.origin, probe);
+        };
         self.super_frames += u64::from(is_larger);
-        Some(verdict)
+        Some(Plain { side: (interface, direction), verdict })
+    }
+
+    /// The long way of [`Self::judge_plain`].
+    #[inline(never)]
+    fn judge_plain_unknown(
+        &mut self,
+        mut packet: PacketContext<'_>,
+        origin: Option<usize>,
+        probe: &Probe,
+    ) -> Option<Plain> {
+        let PacketContext { interface, direction, headers, .. } = packet;
+        let smallest = self.pipeline.policy().smallest_mtu();
+        if headers.fragment.is_some() || headers.ip_len > smallest.into() {
+            return None;
+        }
+        packet.own_address = self.is_own(headers, interface, direction);
+        packet.origin = origin.filter(|_| direction == Direction::Ingress);
+        let verdict = self.pipeline.process_unknown(&packet, probe);
+        Some(Plain { side: (interface, direction), verdict })
     }
 
     /// Counts and tells of a frame that no stage but parsing sees: one that is not IP, or that
@@ -433,6 +480,16 @@ impl Judge {
         direction == Direction::Egress && headers.ip_len > mtu.into()
     }
 
+    /// Whether the address on the interface's side is its own.
+    #[inline]
+    fn is_own(&self, headers: &Headers, interface: usize, direction: Direction) -> bool {
+        let ours = match direction {
+            Direction::Ingress => &headers.dst,
+            Direction::Egress => &headers.src,
+        };
+        self.attribution.is_own(self.pipeline.policy(), interface, ours)
+    }
+
     /// A packet as the pipeline takes it on one side. `data` is the frame as that side sees it,
     /// `origin` the interface that sent it if it is known.
     pub(crate) fn context<'a>(
@@ -443,10 +500,6 @@ impl Judge {
         (interface, direction): (usize, Direction),
         origin: Option<usize>,
     ) -> PacketContext<'a> {
-        let ours = match direction {
-            Direction::Ingress => &headers.dst,
-            Direction::Egress => &headers.src,
-        };
         let is_super_frame = self.offload
             && self.is_larger(headers, interface, direction)
             && headers.fragment.is_none()
@@ -457,7 +510,7 @@ impl Judge {
             now: self.clock.at(frame.time),
             headers,
             frame: data,
-            own_address: self.attribution.is_own(self.pipeline.policy(), interface, ours),
+            own_address: self.is_own(headers, interface, direction),
             origin: origin.filter(|_| direction == Direction::Ingress),
             token: frame.token,
             size: if is_super_frame { 0 } else { headers.ip_len },

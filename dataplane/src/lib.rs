@@ -44,7 +44,7 @@ pub use black_hole::{BlackHole, Teller};
 pub use clock::Clock;
 pub use counters::Counters;
 pub use explain::Explanation;
-pub use judge::{Emitted, Event, FrameInput, Judge, Judgement, Route, Sight, Sink};
+pub use judge::{Emitted, Event, FrameInput, Judge, Judgement, Plain, Route, Sight, Sink};
 pub use limits::{check_reserves, places_for_any};
 pub use names::Names;
 pub use pipeline::{Config, PacketContext, Pipeline, Released, TrackedFlow};

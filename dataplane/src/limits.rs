@@ -1,8 +1,9 @@
-//! How many flows each interface may track, as the policy says.
+//! How many flows each interface may track, and how long they stay, as the policy says.
 
-use sgwall_conntrack::{Limits, Scope};
+use sgwall_conntrack::{FlowState as S, Limits, Scope, TimeoutProfile};
+use sgwall_packet::Duration;
 use sgwall_rules::compile::CompiledPolicy;
-use sgwall_rules::model::FlowLimits;
+use sgwall_rules::model::{FlowLimits, Timeouts};
 
 use crate::names::Names;
 
@@ -51,4 +52,29 @@ pub fn check_reserves<'a>(
          {max_flows}; lower their reserved_flows, or raise --max-flows",
         named.collect::<Vec<_>>().join(", ")
     ))
+}
+
+/// The timeouts of an interface as tracking takes them: what the policy does not set is as in AWS.
+pub(crate) fn timeout_profile(timeouts: Timeouts) -> TimeoutProfile {
+    let mut profile = TimeoutProfile::default();
+    let of_states: [(&[S], Option<u32>); 12] = [
+        (&[S::TcpSynSent, S::TcpSynSent2], timeouts.tcp_syn_sent),
+        (&[S::TcpSynRecv], timeouts.tcp_syn_recv),
+        (&[S::TcpEstablished], timeouts.tcp_established),
+        (&[S::TcpFinWait], timeouts.tcp_fin_wait),
+        (&[S::TcpCloseWait], timeouts.tcp_close_wait),
+        (&[S::TcpLastAck], timeouts.tcp_last_ack),
+        (&[S::TcpTimeWait], timeouts.tcp_time_wait),
+        (&[S::TcpClose], timeouts.tcp_close),
+        (&[S::Udp], timeouts.udp),
+        (&[S::UdpStream], timeouts.udp_stream),
+        (&[S::Icmp], timeouts.icmp),
+        (&[S::Other], timeouts.other),
+    ];
+    for (states, seconds) in of_states {
+        for (&state, seconds) in states.iter().zip(seconds.into_iter().cycle()) {
+            profile.set(state, Duration::from_secs(seconds.into()));
+        }
+    }
+    profile
 }

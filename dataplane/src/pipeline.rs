@@ -16,16 +16,16 @@ use sgwall_conntrack::{
     may_open,
 };
 use sgwall_packet::{
-    Direction, Duration, FlowKey, FragmentInfo, Headers, Timestamp, Transport, quoted_of_receiver,
+    Direction, FlowKey, FragmentInfo, Headers, Timestamp, Transport, quoted_of_receiver,
 };
 use sgwall_rules::compile::{
     AclMatch, CompiledInterface, CompiledPolicy, GroupMatch, RuleId, RuleInfo,
 };
-use sgwall_rules::model::{AclAction, RouteTarget, Timeouts};
+use sgwall_rules::model::{AclAction, RouteTarget};
 
 use crate::counters::Counters;
 use crate::fragment::{DatagramKey, FragmentTable, Held};
-use crate::limits::flow_limits;
+use crate::limits::{flow_limits, timeout_profile};
 use crate::names::Names;
 use crate::path_mtu::{Fit, RateLimit, fit};
 use crate::verdict::{DropReason, FlowState, Outcome, PassReason, Verdict};
@@ -198,7 +198,7 @@ impl Pipeline {
             });
         }
         self.state.connections.set_limits(policy.generation().0, &limits);
-        let tracked = |i: &CompiledInterface| (names.scope(&i.id), profile(i.timeouts));
+        let tracked = |i: &CompiledInterface| (names.scope(&i.id), timeout_profile(i.timeouts));
         self.state.tracking = policy.interfaces().iter().map(tracked).collect();
         self.state.tags = names.tags();
         self.state.answers = vec![RateLimit::default(); policy.interfaces().len()];
@@ -243,6 +243,7 @@ impl Pipeline {
 
     /// Lets time pass, a bounded amount of work at a time: call it once a batch. Expiry is exact
     /// whether or not it is called; it frees memory and ends the wait of held fragments.
+    #[inline]
     pub fn advance(&mut self, now: Timestamp) {
         self.state.connections.expire(now, EXPIRY_BUDGET);
         self.state.fragments.expire(now);
@@ -441,6 +442,7 @@ impl State {
 
     /// Network ACL, tracking and security groups, path MTU: what they say, and what is to be
     /// written down of it. Changes nothing.
+    #[inline(always)]
     fn decide(
         &self,
         policy: &CompiledPolicy,
@@ -478,6 +480,7 @@ impl State {
     }
 
     /// What tracking and, failing that, the groups say.
+    #[inline(always)]
     fn admit(
         &self,
         policy: &CompiledPolicy,
@@ -541,6 +544,7 @@ impl State {
     /// Writes down what a packet does to its flow: an accepted one, or a refused one that would
     /// have begun a new connection where an ended one stands. The verdict that stands, what was done,
     /// and the entry of a packet that passes.
+    #[inline(always)]
     fn commit(
         &mut self,
         policy: &CompiledPolicy,
@@ -713,6 +717,7 @@ pub(crate) fn fails_address_check(
 }
 
 /// What the interface's groups say of a packet that belongs to no tracked flow.
+#[inline(always)]
 pub(crate) fn by_rules(
     policy: &CompiledPolicy,
     interface: &CompiledInterface,
@@ -767,29 +772,4 @@ fn is_untracked(
             && back.lookup(remote, protocol, src_port).is_some_and(|m| m.any_peer)
     };
     forward_view || (!is_opening_syn && reverse_view())
-}
-
-fn profile(timeouts: Timeouts) -> TimeoutProfile {
-    use sgwall_conntrack::FlowState as S;
-    let mut profile = TimeoutProfile::default();
-    let of_states: [(&[S], Option<u32>); 12] = [
-        (&[S::TcpSynSent, S::TcpSynSent2], timeouts.tcp_syn_sent),
-        (&[S::TcpSynRecv], timeouts.tcp_syn_recv),
-        (&[S::TcpEstablished], timeouts.tcp_established),
-        (&[S::TcpFinWait], timeouts.tcp_fin_wait),
-        (&[S::TcpCloseWait], timeouts.tcp_close_wait),
-        (&[S::TcpLastAck], timeouts.tcp_last_ack),
-        (&[S::TcpTimeWait], timeouts.tcp_time_wait),
-        (&[S::TcpClose], timeouts.tcp_close),
-        (&[S::Udp], timeouts.udp),
-        (&[S::UdpStream], timeouts.udp_stream),
-        (&[S::Icmp], timeouts.icmp),
-        (&[S::Other], timeouts.other),
-    ];
-    for (states, seconds) in of_states {
-        for (&state, seconds) in states.iter().zip(seconds.into_iter().cycle()) {
-            profile.set(state, Duration::from_secs(seconds.into()));
-        }
-    }
-    profile
 }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use sgwall_conntrack::{FlowView, Probe};
 use sgwall_dataplane::{
     Attribution, Config, DropReason, Emitted, Event, FrameInput, FullTable, Judge, Judgement,
-    PassReason, Pipeline, Route, Sight,
+    PassReason, Pipeline, Plain, Route, Sight,
 };
 use sgwall_fixtures::explained::{contradictions, event_words, foretold};
 use sgwall_packet::{Frame, Timestamp, parse};
@@ -206,15 +206,14 @@ impl Judges {
             };
             live.advance(frame.time, &mut sink);
             let now = live.clock().now();
-            match live.pass_known(now, headers, route, probe) {
+            match live.judge_plain(now, frame.data, headers, route, probe) {
                 None => live.judge_on(*frame, headers, route, Some(probe), &mut sink),
-                Some(verdict) => {
-                    let (side, direction) = route.sides.first().expect("it has a side");
+                Some(Plain { side, verdict }) => {
                     sink(Event {
                         frame: *frame,
                         headers: Some(headers),
                         error: None,
-                        side: Some((side.interface, direction)),
+                        side: Some(side),
                         judgement: Judgement::Verdict(verdict),
                         admitted_by: verdict
                             .admitted_by

@@ -408,14 +408,16 @@ impl Courier<'_> {
         current: &Current<'_>,
         now: Timestamp,
     ) {
-        // Most packets: nobody listens, and the flow is known.
+        // Most packets: nobody listens, and one verdict is all there is to tell.
         if let What::Ip { route } = what
             && self.recorder.is_none()
             && self.watching.is_none()
-            && judge.pass_known(now, current.headers, route, probe).is_some()
+            && let Some(plain) =
+                judge.judge_plain(now, current.bytes, current.headers, route, probe)
         {
-            if let Some((side, direction)) = route.sides.first()
-                && let Some(target) = self.target(side.interface, direction)
+            let (interface, direction) = plain.side;
+            if plain.verdict.is_pass()
+                && let Some(target) = self.target(interface, direction)
             {
                 self.out.forward(current.frame, target);
             }

@@ -1,4 +1,5 @@
-//! An explanation never disagrees with the judge: over random traffic and over real captures.
+//! An explanation never disagrees with the judge, and neither does the way of packets of which
+//! nobody needs an event: over random traffic and over real captures.
 
 // Tests of input read files.
 #![allow(clippy::disallowed_methods)]
@@ -8,7 +9,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use proptest::prelude::*;
-use sgwall_dataplane::{Attribution, Config, FrameInput, FullTable, Judge, Pipeline};
+use sgwall_conntrack::Probe;
+use sgwall_dataplane::{
+    Attribution, Config, Event, FrameInput, FullTable, Judge, Judgement, Pipeline, Plain, Sight,
+};
 use sgwall_fixtures::explained::{contradictions, event_words, foretold};
 use sgwall_netio::capture;
 use sgwall_packet::{LinkType, PacketSpec, Timestamp};
@@ -102,6 +106,52 @@ fn explain_and_judge(judge: &mut Judge, model: &Policy, frame: FrameInput<'_>) -
     wrong
 }
 
+/// Two judges of the same frames, of which one tells of nothing but a verdict where it can.
+struct BothWays {
+    events: Judge,
+    plain: Judge,
+    /// Verdicts that were all there was to tell.
+    verdicts: usize,
+}
+
+impl BothWays {
+    fn new(judge: impl Fn() -> Judge) -> Self {
+        BothWays { events: judge(), plain: judge(), verdicts: 0 }
+    }
+
+    /// Judges a frame both ways, and tells what differs.
+    fn judge(&mut self, frame: FrameInput<'_>) -> Option<String> {
+        let say = |event: &Event<'_>| {
+            let emitted = event.emitted.map(|emitted| (emitted, event.frame.data.to_vec()));
+            (event.frame.token, event.side, event.judgement, event.is_final, emitted)
+        };
+        let (mut expected, mut said) = (Vec::new(), Vec::new());
+        self.events.judge(frame, &mut |event| expected.push(say(&event)));
+
+        let (mut sight, mut probe) = (Sight::NOTHING, [Probe::NOTHING]);
+        self.plain.look(&frame, &mut sight);
+        self.plain.probe_seen(&sight, &mut probe[0]);
+        self.plain.locate(&mut probe);
+        match self.plain.judge_plain_seen(frame.time, frame.data, &sight, &probe[0]) {
+            Some(Plain { side, verdict }) => {
+                said.push((frame.token, Some(side), Judgement::Verdict(verdict), true, None));
+                self.verdicts += 1;
+            }
+            None => {
+                let mut sink = |event: Event<'_>| said.push(say(&event));
+                self.plain.judge_seen(frame, &sight, Some(&probe[0]), &mut sink);
+            }
+        }
+        let counted = |judge: &Judge| {
+            (judge.pipeline().counters().clone(), *judge.unjudged(), judge.super_frames())
+        };
+        if counted(&self.events) != counted(&self.plain) {
+            return Some("other counters".to_owned());
+        }
+        (expected != said).then(|| format!("events: {expected:?}\nplain: {said:?}"))
+    }
+}
+
 /// Few addresses and ports, so that packets meet each other's flows and fragments.
 fn packet() -> impl Strategy<Value = PacketSpec> {
     let address = || {
@@ -150,7 +200,8 @@ proptest! {
         let network = NETWORK.replacen("version = 1", edition, 1)
             + limits;
         let model = policy(network.as_bytes());
-        let mut judge = judge_with(&model, Attribution::default(), max_flows, full_table);
+        let judge = || judge_with(&model, Attribution::default(), max_flows, full_table);
+        let (mut both, mut judge) = (BothWays::new(judge), judge());
         let mut millis = 0;
         for (token, (packet, gap)) in (1..).zip(&steps) {
             // Most gaps are short: flows meet their answers.
@@ -167,6 +218,7 @@ proptest! {
             };
             let wrong = explain_and_judge(&mut judge, &model, frame);
             prop_assert!(wrong.is_empty(), "step {token}, {packet}:\n{}", wrong.join("\n"));
+            prop_assert_eq!(both.judge(frame), None, "step {}, {}", token, packet);
         }
     }
 }
@@ -176,7 +228,7 @@ proptest! {
 fn real_captures_are_explained_as_they_are_judged() {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("captures");
     let model = policy(&fs::read(dir.join("policy.toml")).unwrap());
-    let mut frames = 0;
+    let (mut frames, mut verdicts) = (0, 0);
     for entry in fs::read_dir(&dir).unwrap() {
         let path = entry.unwrap().path();
         if !path.extension().is_some_and(|e| e == "pcap" || e == "pcapng") {
@@ -186,7 +238,8 @@ fn real_captures_are_explained_as_they_are_judged() {
         let halves = [("0.0.0.0", "127.255.255.255"), ("::", "2001:7fff::")];
         let local = halves.map(|(a, b)| (a.parse().unwrap(), b.parse().unwrap())).to_vec();
         let attribution = Attribution { only: Some(vec![0]), direction: None, local };
-        let mut judge = judge(&model, attribution, 1000);
+        let judge = || judge(&model, attribution.clone(), 1000);
+        let (mut both, mut judge) = (BothWays::new(judge), judge());
         let mut reader = capture::open(&path).unwrap();
         let mut token = 0;
         // A damaged capture ends early: what came before counts.
@@ -203,8 +256,10 @@ fn real_captures_are_explained_as_they_are_judged() {
             };
             let wrong = explain_and_judge(&mut judge, &model, frame);
             assert!(wrong.is_empty(), "{} {token}:\n{}", path.display(), wrong.join("\n"));
+            assert_eq!(both.judge(frame), None, "{} {token}", path.display());
         }
-        frames += token;
+        (frames, verdicts) = (frames + token, verdicts + both.verdicts);
     }
     assert!(frames > 100, "{frames} frames");
+    assert!(verdicts > 20, "{verdicts} of {frames} frames had one verdict and no more");
 }

@@ -249,6 +249,16 @@ impl CompiledPolicy {
         }
     }
 
+    /// Whether an interface (its index) is among [`Self::interfaces_of`] an address.
+    #[inline]
+    #[must_use]
+    pub fn is_interface_of(&self, interface: usize, addr: &IpAddr) -> bool {
+        match addr {
+            IpAddr::V4(v4) => self.owners_v4.has(v4.to_bits(), interface),
+            IpAddr::V6(_) => self.interfaces_of(addr).contains(&interface),
+        }
+    }
+
     /// What a rule is. Ids come from this policy's matches; one of another generation may be
     /// unknown here, or another rule's.
     #[must_use]

@@ -4,7 +4,7 @@
 use sgwall_conntrack::Probe;
 use sgwall_packet::{Headers, Kind, LinkType, ParseError, Timestamp, parse_into};
 
-use super::{FrameInput, Judge, Route, Sink};
+use super::{FrameInput, Judge, Plain, Route, Sink};
 use crate::attribution::Sides;
 use crate::verdict::{DropReason, PassReason, SkipReason, Verdict};
 
@@ -36,6 +36,12 @@ impl Sight {
         headers: Headers::NONE,
         route: Route { sides: Sides { egress: None, ingress: None, origin: None }, segment: None },
     };
+
+    /// The headers of an IP packet; of anything else they mean nothing.
+    #[must_use]
+    pub const fn headers(&self) -> &Headers {
+        &self.headers
+    }
 }
 
 impl Judge {
@@ -81,17 +87,22 @@ impl Judge {
         self.judge_due(&frame, sight, probe, sink);
     }
 
-    /// Judges a frame that was [looked at](Self::look), if it is a packet of a known flow that passes,
-    /// for whoever needs no event of it: true for such a packet. Else nothing has changed but the
-    /// time, and [`Self::judge_seen`] must judge it.
-    #[inline]
-    pub fn pass_seen(&mut self, time: Timestamp, sight: &Sight, probe: &Probe) -> bool {
+    /// Judges a frame that was [looked at](Self::look), if it is a packet of which there is nothing
+    /// to tell but one verdict; see [`Self::judge_plain`]. `None`: nothing has changed but the time,
+    /// and [`Self::judge_seen`] must judge it.
+    #[inline(always)]
+    pub fn judge_plain_seen(
+        &mut self,
+        time: Timestamp,
+        data: &[u8],
+        sight: &Sight,
+        probe: &Probe,
+    ) -> Option<Plain> {
         let now = self.clock.advance(time);
         self.pipeline.advance(now);
         // What is released is to be told of first.
-        matches!(sight.what, What::Ip)
-            && !self.pipeline.has_released()
-            && self.pass_known(now, &sight.headers, &sight.route, probe).is_some()
+        let is_plain = matches!(sight.what, What::Ip) && !self.pipeline.has_released();
+        is_plain.then(|| self.judge_plain(now, data, &sight.headers, &sight.route, probe))?
     }
 
     /// Judges a frame for which time has passed.

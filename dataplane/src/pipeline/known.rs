@@ -70,13 +70,19 @@ impl Pipeline {
         match self.process_known(packet, probe) {
             Some(verdict) => verdict,
             // A copy: what nobody but the compiler sees of a known flow's packet needs no memory.
-            None => self.process_unknown(*packet, probe),
+            None => self.process_copy(*packet, probe),
         }
     }
 
     #[inline(never)]
-    fn process_unknown(&mut self, packet: PacketContext<'_>, probe: &Probe) -> Verdict {
-        self.process_probed(&packet, Some(probe).filter(|probe| !probe.is_nothing()))
+    fn process_copy(&mut self, packet: PacketContext<'_>, probe: &Probe) -> Verdict {
+        self.process_unknown(&packet, probe)
+    }
+
+    /// Judges a packet whose flow has been looked up, and that [`Self::process_known`] has left.
+    #[inline]
+    pub(crate) fn process_unknown(&mut self, packet: &PacketContext<'_>, probe: &Probe) -> Verdict {
+        self.process_probed(packet, Some(probe).filter(|probe| !probe.is_nothing()))
     }
 
     /// Looks up the flow of a packet, and judges it.

@@ -16,6 +16,7 @@ use crate::verdict::{DropReason, PassReason, Verdict};
 
 /// What is settled before fragments are looked at: exempt traffic, what a VPC does not carry, and
 /// on the way out the address check.
+#[inline]
 pub(super) fn before_fragments(
     policy: &CompiledPolicy,
     interface: &CompiledInterface,
@@ -37,6 +38,7 @@ pub(super) fn before_fragments(
 
 /// Why a packet is exempt, if it is. The VPC's services answer an interface at its own addresses
 /// alone (SEMANTICS 9.1, 9.2); who asks for an address by DHCP, or whether one is taken, has none.
+#[inline]
 pub(crate) fn passes_exempt(
     policy: &CompiledPolicy,
     interface: &CompiledInterface,
@@ -85,6 +87,7 @@ pub(super) fn note_exempt(
 }
 
 /// Broadcast and multicast, which a VPC does not carry (SEMANTICS 2.9).
+#[inline]
 pub(crate) fn is_unsupported(interface: &CompiledInterface, headers: &Headers) -> bool {
     let is_broadcast = |addr: &IpAddr| match addr {
         IpAddr::V4(v4) => v4.is_broadcast() || interface.is_subnet_broadcast(v4),

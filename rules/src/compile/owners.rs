@@ -20,6 +20,8 @@ struct Place {
 pub(super) struct Owners {
     /// A power of two of them.
     places: Box<[Place]>,
+    /// Leaves as many bits of a hash as number the places.
+    shift: u32,
     owners: Vec<usize>,
 }
 
@@ -27,7 +29,8 @@ impl Owners {
     /// Of addresses and their owners.
     pub(super) fn new(all: &BTreeMap<u32, Vec<usize>>) -> Self {
         let places = vec![Place::default(); (all.len() * ROOM).next_power_of_two().max(2)];
-        let mut table = Owners { places: places.into(), owners: Vec::new() };
+        let shift = u32::BITS - places.len().trailing_zeros();
+        let mut table = Owners { places: places.into(), shift, owners: Vec::new() };
         for (&address, owners) in all {
             let place =
                 Place { address, first: table.owners.len() as u32, owners: owners.len() as u32 };
@@ -49,13 +52,23 @@ impl Owners {
         self.owners.get(first..first + owners as usize).unwrap_or_default()
     }
 
+    /// Whether an interface is among the owners of an address: quickest where one has it alone.
+    #[inline]
+    pub(super) fn has(&self, address: u32, owner: usize) -> bool {
+        let Place { first, owners, .. } = self.places[self.search(address)];
+        let is_first = self.owners.get(first as usize).is_some_and(|first| *first == owner);
+        match owners > 1 {
+            false => (owners == 1) & is_first,
+            true => self.get(address).contains(&owner),
+        }
+    }
+
     /// Where an address stands, or would.
     #[inline]
     fn search(&self, address: u32) -> usize {
         let last = self.places.len() - 1;
-        let bits = self.places.len().trailing_zeros();
         // Fibonacci hashing: neighbours are spread, and the best bits are the highest.
-        let mut at = (address.wrapping_mul(0x9e37_79b9) >> (u32::BITS - bits)) as usize;
+        let mut at = (address.wrapping_mul(0x9e37_79b9) >> self.shift) as usize;
         loop {
             let place = &self.places[at & last];
             if place.owners == 0 || place.address == address {

@@ -256,32 +256,36 @@ impl Run<'_> {
         outlet: &mut Outlet<'_>,
     ) -> Result<Result<(), CaptureError>, Failure> {
         let (mut number, mut batch) = (1, Batch::default());
+        let only_counts = outlet.only_counts();
         let end = loop {
             match capture.reader.next_batch(&mut batch, BATCH) {
                 Ok(()) if batch.is_empty() => break Ok(()),
                 Ok(()) => {}
                 Err(error) => break Err(error),
             }
-            let mut next = 0;
-            while let Some(packet) = batch.get(next) {
+            let mut packets = batch.iter().peekable();
+            let mut frames = [FrameInput::NOTHING; TOGETHER];
+            while let Some(packet) = packets.peek() {
                 while let Some(change) = self.changes.due(packet.time) {
-                    self.change_policy(change, &packet, &mut [&mut *part], outlet)?;
+                    self.change_policy(change, packet, &mut [&mut *part], outlet)?;
                 }
-                let stays = |at: &usize| {
-                    batch.get(*at).is_some_and(|packet| !self.changes.is_due(packet.time))
-                };
-                let more = (next + 1..next + TOGETHER).take_while(stays).count();
-                let frames = next..next + 1 + more;
-                let frame = |at| Some(frame_input(number + at as u64, &batch.get(at)?));
-                part.ahead.look(&part.judge, frames.clone().filter_map(frame));
-                for (at, seen) in frames.clone().zip(0..) {
-                    let Some(frame) = frame(at) else { continue };
-                    part.deliver_seen(seen, frame, self.frames, outlet)?;
+                let mut count = 0;
+                while let Some(frame) = frames.get_mut(count)
+                    && let Some(packet) = packets.next_if(|next| !self.changes.is_due(next.time))
+                {
+                    *frame = frame_input(number, &packet);
+                    number += 1;
+                    count += 1;
+                }
+                let frames = &frames[..count];
+                part.ahead.look(&part.judge, frames.iter().copied());
+                for (seen, frame) in frames.iter().enumerate() {
+                    if !only_counts || !part.count_seen(seen, frame, self.frames) {
+                        part.deliver_seen(seen, *frame, self.frames, outlet)?;
+                    }
                     self.frames += 1;
                 }
-                next = frames.end;
             }
-            number += batch.len() as u64;
             capture.show_progress();
         };
         part.finish(self.frames, outlet)?;
@@ -340,8 +344,21 @@ impl Part {
         deliver(&mut self.judge, &mut self.sums, frame, outlet, |judge, sink| judge.finish(sink))
     }
 
-    /// Judges a frame, the one of this number among those that were looked at.
+    /// Judges a frame, the one of this number among those that were looked at, if all there is to
+    /// tell of it is one verdict; false, and nothing is changed but the time, if not.
     #[inline]
+    fn count_seen(&mut self, seen: usize, input: &FrameInput<'_>, frame: u64) -> bool {
+        let Part { judge, sums, ahead } = self;
+        let Some((sight, probe)) = ahead.get(seen) else { return false };
+        let plain = judge.judge_plain_seen(input.time, input.data, sight, probe);
+        if let Some(plain) = &plain {
+            sums.add_plain(plain, sight.headers(), input.wire_len, frame);
+        }
+        plain.is_some()
+    }
+
+    /// Judges such a frame, whatever there is to tell of it.
+    #[inline(never)]
     fn deliver_seen(
         &mut self,
         seen: usize,
@@ -351,10 +368,6 @@ impl Part {
     ) -> Result<(), Failure> {
         let Part { judge, sums, ahead } = self;
         let Some((sight, probe)) = ahead.get(seen) else { return Ok(()) };
-        if outlet.only_counts() && judge.pass_seen(input.time, sight, probe) {
-            sums.add_passed(input.wire_len);
-            return Ok(());
-        }
         deliver(judge, sums, frame, outlet, |judge, sink| {
             judge.judge_seen(input, sight, Some(probe), sink);
         })

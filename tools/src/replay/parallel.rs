@@ -510,17 +510,16 @@ impl Part {
                     true => {
                         let looked = ahead.get(seen);
                         seen += 1;
-                        match looked {
-                            None => {}
-                            Some((sight, probe))
-                                if orders.only_counts()
-                                    && judge.pass_seen(input.time, sight, probe) =>
-                            {
-                                sums.add_passed(input.wire_len);
+                        let Some((sight, probe)) = looked else { continue };
+                        let plain = match orders.only_counts() {
+                            true => judge.judge_plain_seen(input.time, input.data, sight, probe),
+                            false => None,
+                        };
+                        match plain {
+                            Some(plain) => {
+                                sums.add_plain(&plain, sight.headers(), input.wire_len, frame);
                             }
-                            Some((sight, probe)) => {
-                                judge.judge_seen(input, sight, Some(probe), &mut sink);
-                            }
+                            None => judge.judge_seen(input, sight, Some(probe), &mut sink),
                         }
                     }
                     false => judge.advance(way.clock.now(), &mut sink),

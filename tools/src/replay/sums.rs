@@ -10,7 +10,7 @@ use std::net::IpAddr;
 
 use serde::Serialize;
 use sgwall_dataplane::{
-    DropReason, Emitted, Event, Judgement, Outcome, SkipReason, counters::Tally,
+    DropReason, Emitted, Event, Judgement, Outcome, Plain, SkipReason, counters::Tally,
 };
 use sgwall_packet::{Direction, FiveTuple, Headers, Transport, protocol};
 
@@ -127,11 +127,23 @@ impl Sums {
         self.places = places;
     }
 
-    /// Adds a frame that passes, of which there is no event.
+    /// Adds a frame of which there is no event.
     #[inline]
-    pub(super) fn add_passed(&mut self, wire_len: u32) {
+    pub(super) fn add_plain(
+        &mut self,
+        plain: &Plain,
+        headers: &Headers,
+        wire_len: u32,
+        frame: u64,
+    ) {
         self.frames.total.add(wire_len);
-        self.frames.pass.add(wire_len);
+        match plain.verdict.outcome {
+            Outcome::Drop(reason) => {
+                self.frames.drop.add(wire_len);
+                self.add_dropped(plain.side, headers, reason, Place { frame, is_own: true });
+            }
+            Outcome::Pass(_) | Outcome::Hold => self.frames.pass.add(wire_len),
+        }
     }
 
     /// Adds an event that came with a frame.
