@@ -94,6 +94,10 @@ mod tests {
             for number in 0..2000 {
                 let expected = all.get(&address(number)).map_or(&[][..], Vec::as_slice);
                 assert_eq!(owners.get(address(number)), expected);
+                for owner in 0..4 {
+                    let is_one = expected.contains(&owner);
+                    assert_eq!(owners.has(address(number), owner), is_one);
+                }
             }
             assert_eq!(owners.get(0), &[] as &[usize]);
         }
