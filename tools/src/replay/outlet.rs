@@ -70,7 +70,7 @@ impl<'a> Outlet<'a> {
         self.split.is_wanted() || self.flow_log.is_some() || self.report.is_some()
     }
 
-    /// Whether all that is wanted of packets that pass is that they are counted.
+    /// Whether all that is wanted of packets is that they are counted.
     #[inline]
     pub(super) fn only_counts(&self) -> bool {
         self.form.output == Output::Summary && !self.wants_events()

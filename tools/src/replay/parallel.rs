@@ -133,7 +133,7 @@ struct Orders {
 }
 
 impl Orders {
-    /// Whether all that is wanted of packets that pass is that they are counted.
+    /// Whether all that is wanted of packets is that they are counted.
     fn only_counts(self) -> bool {
         self.form.output == Output::Summary && !self.keep
     }
